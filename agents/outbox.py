@@ -1,0 +1,85 @@
+"""The one place that sends: outputs leave a worker in the order in which the agents made them.
+
+Stage 2 recognises a repeat by its source offset, so what one partition sends to another must not change places; and an
+agent must be able to hand over its outputs without waiting, so that a checkpoint sees a batch and its outputs together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from mode import Service
+
+from app.batching import BatchApp
+from models.outputs import Send
+
+__all__ = ["Outbox"]
+
+log = structlog.get_logger(__name__)
+
+
+class Outbox(Service):
+    """Sends in order; one job's future is done when the brokers have acknowledged all of it.
+
+    Parameters
+    ----------
+    app
+        The batch app, whose producer is used.
+    max_jobs
+        Jobs that may wait; agents pause beyond it, so that a slow broker bounds memory.
+    """
+
+    def __init__(self, app: BatchApp, max_jobs: int = 64) -> None:
+        super().__init__()
+        self._app = app
+        self._max_jobs = max_jobs
+        self._jobs: asyncio.Queue[tuple[Sequence[Send], asyncio.Future[None]]] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def put(self, sends: Sequence[Send]) -> asyncio.Future[None]:
+        """Queue messages without waiting; the future tells when they are acknowledged."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not sends:
+            done.set_result(None)
+            return done
+        self._jobs.put_nowait((sends, done))
+        if self._jobs.qsize() >= self._max_jobs:
+            self._room.clear()
+        return done
+
+    async def room(self) -> None:
+        """Wait until the queue is short enough to go on."""
+        await self._room.wait()
+
+    @Service.task
+    async def _send(self) -> None:
+        while not self.should_stop:
+            sends, done = await self._jobs.get()
+            try:
+                acknowledged = [
+                    await self._app.producer.send_batch_nowait(send.topic, send.partition, send.keys, send.values)
+                    for send in sends
+                ]
+            except Exception as error:
+                await self._fail(done, error)
+                raise
+            if self._jobs.qsize() < self._max_jobs // 2:
+                self._room.set()
+            self.add_future(self._confirm(acknowledged, done))
+
+    async def _confirm(self, acknowledged: Sequence[asyncio.Future[object]], done: asyncio.Future[None]) -> None:
+        try:
+            await asyncio.gather(*acknowledged)
+        except Exception as error:
+            await self._fail(done, error)
+        else:
+            done.set_result(None)
+
+    async def _fail(self, done: asyncio.Future[None], error: Exception) -> None:
+        log.error("sending failed", exc_info=error)
+        if not done.done():
+            done.set_exception(error)
+        await self._app.crash(error)

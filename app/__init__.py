@@ -1,0 +1,1 @@
+"""pixguard's program: domain, transport, settings, topics, workers, command line."""

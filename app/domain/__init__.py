@@ -1,0 +1,1 @@
+"""The pure domain of Pix: fields, keys, decoding, decisions, expressions. Time is an argument."""

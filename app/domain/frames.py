@@ -1,0 +1,107 @@
+"""The binary rows that stage 1 hands to stage 2, many transactions in one Kafka message.
+
+A frame holds what one batch of one `pix-transactions` partition has for one `pix-enriched` partition: debits (the
+transaction as columns, with its receiver's features) and credit notices (money in, for the receiver's account). JSON
+here would cost more than everything that stage 2 does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.fields import TRANSACTION_DTYPE
+
+__all__ = ["CREDIT_DTYPE", "Frame", "FrameError", "debit_dtype", "decode_frame", "encode_frame"]
+
+MAGIC = b"PXGF"
+
+CREDIT_DTYPE = np.dtype(
+    [
+        ("receiver_account", "u8"),
+        ("payer_account", "u8"),
+        ("timestamp", "i8"),
+        ("amount_centavos", "i8"),
+        ("source_offset", "i8"),
+    ]
+)
+"""A credit notice: what the receiver's account must learn to see money that comes in and goes out again."""
+
+_HEADER_DTYPE = np.dtype(
+    [
+        ("magic", "S4"),
+        ("upstream_partition", "i4"),
+        ("fingerprint", "S16"),
+        ("debits", "u4"),
+        ("credits", "u4"),
+    ]
+)
+
+
+class FrameError(ValueError):
+    """A frame that this version cannot read; the worker must stop, since skipping it would lose transactions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame.
+
+    Parameters
+    ----------
+    upstream_partition
+        Partition of `pix-transactions` that the rows came from.
+    debits
+        Rows of `debit_dtype(n)`, ascending by `source_offset`.
+    credits
+        Rows of `CREDIT_DTYPE`, ascending by `source_offset`.
+    """
+
+    upstream_partition: int
+    debits: NDArray[np.void]
+    credits: NDArray[np.void]
+
+
+def debit_dtype(receiver_features: int) -> np.dtype[np.void]:
+    """Columns of a debit: the transaction, whether stage 1 saw it before, and its receiver's features (float32)."""
+    return np.dtype([("transaction", TRANSACTION_DTYPE), ("retry", "?"), ("receiver", "f4", (receiver_features,))])
+
+
+def encode_frame(
+    upstream_partition: int, fingerprint: str, debits: NDArray[np.void], credit: NDArray[np.void]
+) -> bytes:
+    """Pack one frame; `fingerprint` names the catalog that gave the features their meaning."""
+    header = np.zeros(1, _HEADER_DTYPE)
+    header[0] = (MAGIC, upstream_partition, fingerprint.encode(), len(debits), len(credit))
+    return b"".join((header.tobytes(), debits.tobytes(), credit.tobytes()))
+
+
+def decode_frame(value: bytes, fingerprint: str, receiver_features: int) -> Frame:
+    """Read one frame without copying its rows.
+
+    Raises
+    ------
+    FrameError
+        When it is no frame, is cut, or was written under another catalog.
+    """
+    size = _HEADER_DTYPE.itemsize
+    if len(value) < size or value[:4] != MAGIC:
+        raise FrameError(f"pix-enriched: expected a frame that starts with {MAGIC!r}, got {value[:4]!r}")
+    header = np.frombuffer(value, _HEADER_DTYPE, 1)[0]
+    found = bytes(header["fingerprint"]).decode()
+    if found != fingerprint:
+        raise FrameError(
+            f"pix-enriched: expected catalog {fingerprint}, got {found}: another version of pixguard wrote this frame. "
+            "Let workers of that version drain the topic before this one starts."
+        )
+    dtype = debit_dtype(receiver_features)
+    debits, credit = int(header["debits"]), int(header["credits"])
+    expected = size + debits * dtype.itemsize + credit * CREDIT_DTYPE.itemsize
+    if len(value) != expected:
+        raise FrameError(f"pix-enriched: expected a frame of {expected} bytes, got {len(value)}")
+    return Frame(
+        int(header["upstream_partition"]),
+        np.frombuffer(value, dtype, debits, size),
+        np.frombuffer(value, CREDIT_DTYPE, credit, size + debits * dtype.itemsize),
+    )

@@ -1,0 +1,56 @@
+"""A stretch of one partition's log, as the pure code sees it: the transport's batches and the replay's files alike."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Records", "Stretch", "from_offset"]
+
+
+class Records(Protocol):
+    """Consecutive records of one partition.
+
+    `base` is the position that was read from and `next_offset` the position after it; compaction and control records
+    leave holes between them, so the offsets need not be dense.
+    """
+
+    @property
+    def base(self) -> int: ...  # noqa: D102 - described above
+    @property
+    def next_offset(self) -> int: ...  # noqa: D102
+    @property
+    def keys(self) -> Sequence[bytes | None]: ...  # noqa: D102
+    @property
+    def values(self) -> Sequence[bytes | None]: ...  # noqa: D102
+    @property
+    def offsets(self) -> Sequence[int]: ...  # noqa: D102
+    @property
+    def timestamps_ms(self) -> Sequence[int]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Records held in lists."""
+
+    base: int
+    next_offset: int
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    offsets: Sequence[int]
+    timestamps_ms: Sequence[int]
+
+
+def from_offset(records: Records, offset: int) -> Stretch:
+    """What lies at `offset` and after it."""
+    first = bisect.bisect_left(records.offsets, offset)
+    return Stretch(
+        max(records.base, offset),
+        records.next_offset,
+        records.keys[first:],
+        records.values[first:],
+        records.offsets[first:],
+        records.timestamps_ms[first:],
+    )

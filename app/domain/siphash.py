@@ -1,0 +1,179 @@
+"""Keyed SipHash-1-3: the pseudonyms under which accounts, keys and devices go through the system.
+
+A 64-bit pseudonym is the index into the state tables, and it tells nothing without the bank's key. Zero stands for a
+missing value, so no value hashes to it. The compiled functions live here and not in the scanner because they are
+finished: Numba's cache of a caller does not notice a change in another file, and SipHash does not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing.templates import Signature
+
+__all__ = [
+    "PADDING",
+    "Buffer",
+    "HashKey",
+    "compiled",
+    "hash_account",
+    "hash_bytes",
+    "hash_device",
+    "hash_ip",
+    "hash_pix_key",
+    "hash_tax_id",
+    "load_word",
+    "siphash13",
+]
+
+PADDING = bytes(8)
+"""What must follow the last byte of a buffer, since words of 8 bytes are read."""
+
+Buffer = NDArray[np.uint8]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile a function with Numba, keep the machine code on disk, and keep the function's type for mypy."""
+    return cast("_Function", njit(cache=True)(function))
+
+
+@dataclass(frozen=True, slots=True)
+class HashKey:
+    """The 128-bit key of all pseudonyms. Changing it makes every stored state unreachable.
+
+    Parameters
+    ----------
+    first, second
+        Its two little-endian words; never shown.
+    """
+
+    first: int = field(repr=False)
+    second: int = field(repr=False)
+
+    @classmethod
+    def from_bytes(cls, key: bytes) -> HashKey:
+        """Return the key of these 16 bytes.
+
+        Raises
+        ------
+        ValueError
+            Where there are not 16.
+        """
+        if len(key) != 16:
+            raise ValueError(f"hash key: expected 16 bytes, got {len(key)}")
+        return cls(int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little"))
+
+
+def _load_word(
+    _typing: BaseContext, buffer: types.Type, place: types.Type
+) -> tuple[Signature, Callable[[BaseContext, ir.IRBuilder, Signature, list[ir.Value]], ir.Value]]:
+    def generate(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: list[ir.Value]
+    ) -> ir.Value:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])  # type: ignore[no-untyped-call]
+        pointer = builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(64).as_pointer())
+        word = builder.load(pointer)
+        word.align = 1
+        return word
+
+    return types.uint64(buffer, place), generate
+
+
+load_word = cast("Callable[[Buffer, int], np.uint64]", intrinsic(_load_word))
+"""Read 8 bytes of a uint8 array at any place, as a little-endian uint64. The caller sees to it that they exist."""
+
+
+@compiled
+def _rotate(word: np.uint64, bits: int) -> np.uint64:
+    return (word << np.uint64(bits)) | (word >> np.uint64(64 - bits))
+
+
+@compiled
+def _round(
+    v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
+    v0 += v1
+    v1 = _rotate(v1, 13) ^ v0
+    v0 = _rotate(v0, 32)
+    v2 += v3
+    v3 = _rotate(v3, 16) ^ v2
+    v0 += v3
+    v3 = _rotate(v3, 21) ^ v0
+    v2 += v1
+    v1 = _rotate(v1, 17) ^ v2
+    return v0, v1, _rotate(v2, 32), v3
+
+
+@compiled
+def siphash13(buffer: Buffer, start: int, length: int, first: np.uint64, second: np.uint64) -> np.uint64:
+    """Return SipHash-1-3 of `length` bytes of a uint8 array; 0, which stands for missing, becomes 1.
+
+    Eight readable bytes must follow the last one (`PADDING`).
+    """
+    v0 = first ^ np.uint64(0x736F6D6570736575)
+    v1 = second ^ np.uint64(0x646F72616E646F6D)
+    v2 = first ^ np.uint64(0x6C7967656E657261)
+    v3 = second ^ np.uint64(0x7465646279746573)
+    end = start + (length & ~7)
+    for place in range(start, end, 8):
+        word = load_word(buffer, place)
+        v3 ^= word
+        v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+        v0 ^= word
+    rest = np.uint64(length & 7)
+    word = load_word(buffer, end) & ((np.uint64(1) << (rest << np.uint64(3))) - np.uint64(1))
+    word |= np.uint64(length & 255) << np.uint64(56)
+    v3 ^= word
+    v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+    v0 ^= word
+    v2 ^= np.uint64(255)
+    for _ in range(3):
+        v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+    value = v0 ^ v1 ^ v2 ^ v3
+    return value if value != np.uint64(0) else np.uint64(1)
+
+
+def hash_bytes(data: bytes, key: HashKey) -> int:
+    """Return the 64-bit pseudonym of bytes, never 0."""
+    buffer = np.frombuffer(data + PADDING, np.uint8)
+    return int(siphash13(buffer, 0, len(data), np.uint64(key.first), np.uint64(key.second)))
+
+
+def hash_account(ispb: str, account: str, key: HashKey) -> int:
+    """Return the pseudonym of an account: column `payer_account` or `receiver_account`.
+
+    The bank is part of it: two banks may use one number.
+    """
+    return hash_bytes(f"{ispb}/{account}".encode(), key)
+
+
+def hash_pix_key(pix_key: str, key: HashKey) -> int:
+    """Return the pseudonym of a Pix key: column `pix_key`, and `receiver` where the payment has one."""
+    return hash_bytes(f"key/{pix_key}".encode(), key)
+
+
+def hash_tax_id(tax_id: str, key: HashKey) -> int:
+    """Return the pseudonym of a CPF or CNPJ: column `payer_tax_id` or `receiver_tax_id`."""
+    return hash_bytes(f"tax/{tax_id}".encode(), key)
+
+
+def hash_device(device_id: str, key: HashKey) -> int:
+    """Return the pseudonym of a device: column `device_id`."""
+    return hash_bytes(f"dev/{device_id}".encode(), key)
+
+
+def hash_ip(ip: str, key: HashKey) -> int:
+    """Return the pseudonym of an IP address: column `ip`."""
+    return hash_bytes(f"ip/{ip}".encode(), key)

@@ -1,0 +1,222 @@
+"""Every setting, declared once: `pixguard config` prints this table, and no module reads the environment beside it.
+
+Order of precedence: command-line option, `PIXGUARD_*` environment variable, TOML file, default.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+__all__ = ["Settings", "SettingsError", "load_settings"]
+
+PREFIX = "PIXGUARD_"
+FILE_VARIABLE = "PIXGUARD_CONFIG"
+DEFAULT_FILE = Path("pixguard.toml")
+
+
+class SettingsError(Exception):
+    """A setting is unknown or has a value that it cannot take; the message says which and what is right."""
+
+
+class Settings(BaseSettings):
+    """The one frozen settings object."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    # -- the cluster
+    broker: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers, HOST:PORT[,HOST:PORT…]")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how to speak to the broker"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="SASL mechanism, where the protocol is SASL_*"
+    )
+    sasl_username: str | None = Field(None, description="SASL user")
+    sasl_password: SecretStr | None = Field(None, description="SASL password")
+    ssl_cafile: Path | None = Field(None, description="PEM file of the authorities that sign the brokers' certificates")
+    ssl_certfile: Path | None = Field(None, description="PEM file of this client's certificate")
+    ssl_keyfile: Path | None = Field(None, description="PEM file of this client's private key")
+    app_id: str = Field(
+        "pixguard",
+        pattern=r"^[a-z][a-z0-9-]{0,63}$",
+        description="consumer group and prefix of the changelogs: one per independent installation on a cluster",
+    )
+    partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
+        8, description="partitions of each keyed topic; fixed once data exist (state is per partition)"
+    )
+    replication_factor: Annotated[int, Field(ge=0, le=5)] = Field(
+        0, description="copies of each topic; 0: 3 where the cluster has three brokers, else 1"
+    )
+
+    # -- this worker
+    name: str = Field(
+        "worker-1",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="unique and stable per worker: a worker that returns under its name gets its partitions back",
+    )
+    data_dir: Path = Field(Path(".pixguard"), description="local state, keys and the local broker's data")
+    web_host: str = Field("127.0.0.1", description="address of the worker's web view")
+    web_port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="port of the web view; 0: none")
+    hash_key: SecretStr | None = Field(
+        None,
+        description="32 hex digits: the key that pseudonymises accounts, keys, tax ids and devices; the same for all "
+        "workers, for ever. Without it DATA_DIR/hash.key is used, and made on first use",
+    )
+    rules_file: Path | None = Field(None, description="rule pack (YAML), re-read when it changes; default: the shipped")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe line logged")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="json for Elastic, console for people; auto: console on a terminal"
+    )
+
+    # -- what counts as bad input
+    max_event_age_days: Annotated[int, Field(ge=1, le=36500)] = Field(
+        400, description="a transaction older than this against its Kafka timestamp is rejected"
+    )
+    max_event_lead_hours: Annotated[int, Field(ge=1, le=876000)] = Field(
+        24, description="a transaction further in the future than this is rejected"
+    )
+
+    # -- transport
+    fetch_max_wait_ms: Annotated[int, Field(ge=1, le=30000)] = Field(
+        500, description="how long the broker may hold an empty fetch"
+    )
+    fetch_max_records: Annotated[int, Field(ge=1, le=100000)] = Field(
+        2000, description="records that one batch brings to an agent; bounds the time that the loop is held"
+    )
+    session_timeout_s: Annotated[float, Field(ge=1, le=300)] = Field(
+        6.0, description="a worker that is silent for so long loses its partitions"
+    )
+    standby_replicas: Annotated[int, Field(ge=0, le=3)] = Field(
+        0, description="workers that keep a warm copy of each partition's state"
+    )
+
+    # -- state
+    checkpoint_interval_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
+        1.0, description="time between checkpoints of a partition: bounds what a crash replays"
+    )
+    checkpoint_max_rows: Annotated[int, Field(ge=100, le=1_000_000)] = Field(
+        4000, description="changed rows that force a checkpoint sooner"
+    )
+    retry_window_s: Annotated[int, Field(ge=1, le=604800)] = Field(
+        3600, description="a repeated end_to_end_id is answered with its first decision for so long (event time)"
+    )
+    retry_max_ids: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
+        200_000, description="end_to_end_ids remembered per partition, at most"
+    )
+    max_active_keys: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
+        2_000_000, description="profiles kept in memory per partition; idle ones beyond go to RocksDB"
+    )
+    idle_after_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
+        72, description="a profile untouched for so long (event time) may go to RocksDB"
+    )
+
+    @field_validator("hash_key")
+    @classmethod
+    def _hex_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _parse_hash_key(value.get_secret_value())
+        return value
+
+    @field_validator("broker")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        for server in value.split(","):
+            host, colon, port = server.strip().rpartition(":")
+            if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+                raise ValueError(f"expected HOST:PORT, got {server.strip()!r}")
+        return value
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102 - pydantic's own hook
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no .env files: one file, TOML
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _file()))
+
+    def read_hash_key(self) -> bytes:
+        """The 16-byte pseudonymisation key: from the setting, or from `DATA_DIR/hash.key`, made (0600) on first use.
+
+        Raises
+        ------
+        SettingsError
+            When the file holds something else than 32 hex digits.
+        """
+        if self.hash_key is not None:
+            return _parse_hash_key(self.hash_key.get_secret_value())
+        path = self.data_dir / "hash.key"
+        if not path.exists():
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            # O_EXCL: of workers that start together one makes the key, the others read it.
+            try:
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileExistsError:
+                pass
+            else:
+                with os.fdopen(handle, "w") as file:
+                    file.write(secrets.token_hex(16))
+        try:
+            return _parse_hash_key(path.read_text().strip())
+        except ValueError as error:
+            raise SettingsError(f"{path}: {error}. Restore the key that your state was hashed with.") from error
+
+
+def _parse_hash_key(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 16:
+        raise ValueError(f"expected 32 hex digits, got {len(text)} characters")
+    return key
+
+
+def _file() -> Path | None:
+    named = os.environ.get(FILE_VARIABLE)
+    if named:
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - pydantic validates each against its field
+    """Read the settings; options that are None are left to the environment, the file and the defaults.
+
+    Raises
+    ------
+    SettingsError
+        For an unknown setting, a bad value, or an unreadable file; the message names each.
+    """
+    known = set(Settings.model_fields)
+    unknown = [
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and name != FILE_VARIABLE and name.removeprefix(PREFIX).lower() not in known
+    ]
+    if unknown:
+        raise SettingsError(f"environment: unknown setting {', '.join(sorted(unknown))}; see `pixguard config`")
+    path = _file()
+    if path is not None and not path.is_file():
+        raise SettingsError(f"{FILE_VARIABLE}: no file at {path}")
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        where = f"settings (environment {PREFIX}*, {path or 'no file'})"
+        # Never `input`: a bad secret must not reach the terminal or a log.
+        lines = [
+            f"{'.'.join(map(str, item['loc'])) or where}: {item['msg']}"
+            + ("; see `pixguard config`" if item["type"] == "extra_forbidden" else "")
+            for item in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError(f"{where}:\n  " + "\n  ".join(lines)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from error

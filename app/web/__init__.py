@@ -1,0 +1,1 @@
+"""The worker's web view: health, metrics, state and decisions."""

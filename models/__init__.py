@@ -1,0 +1,1 @@
+"""What scores a payment: rules now, models through the same seam."""

@@ -1,0 +1,87 @@
+"""The DICT data that a bank would hold about a payee at the moment of a payment, consistent with age and history."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.domain.fields import DICT_COUNTERS, DICT_WINDOWS
+from ops.traffic.population import Population
+from ops.traffic.seasons import HOUR_MS
+
+__all__ = ["CORE_COUNTERS", "SNAPSHOT_LIFE_MS", "SnapshotWriter"]
+
+SNAPSHOT_LIFE_MS: Final = 12 * HOUR_MS
+"""DICT's statistics may be this old."""
+
+CORE_COUNTERS: Final = frozenset({"settlements", "application_frauds", "mule_accounts", "scammer_accounts",
+                                  "fraud_reporters", "rejected_reports"})  # fmt: skip
+
+_WINDOW_DAYS = {"d90": 90.0, "m12": 365.0, "m60": 1826.0}
+_CURRENT_MONTH_DAYS = 15.0  # m12 and m60 leave out the current month: half a month on average
+
+
+class SnapshotWriter:
+    """Writes the ``dict_*`` fields of a payee.
+
+    Parameters
+    ----------
+    population
+        Whose data they are.
+    full
+        Whether every counter of DICT is written, or those that banks use most.
+    """
+
+    def __init__(self, population: Population, *, full: bool) -> None:
+        self._population = population
+        self._windows = DICT_WINDOWS if full else ("d90", "m12")
+        self._counters = tuple(name for name in DICT_COUNTERS if full or name in CORE_COUNTERS)
+
+    def watermark(self, entity: int, at_ms: int) -> int:
+        """Return when the statistics that are served at ``at_ms`` were made: at most 12 h before."""
+        phase = entity * 7_919_000 % SNAPSHOT_LIFE_MS
+        return (at_ms - phase) // SNAPSHOT_LIFE_MS * SNAPSHOT_LIFE_MS + phase
+
+    def person(self, entity: int, at_ms: int) -> dict[str, object]:
+        """Return what getPersonStatistics knows, and the account's opening date."""
+        return {
+            "dict_account_opened_at": int(self._population.account_opened_at[entity]),
+            "dict_watermark": self.watermark(entity, at_ms),
+            **self._statistics("person", entity, 1.0),
+            "dict_person_open_reports": int(self._population.open_reports[entity]),
+            "dict_person_open_reporters": min(int(self._population.open_reports[entity]), 3),
+            "dict_person_accounts": int(self._population.accounts[entity]),
+        }
+
+    def key(self, entity: int) -> dict[str, object]:
+        """Return what getEntryStatistics knows about the entity's key, and the key's dates."""
+        population = self._population
+        return {
+            "dict_key_created_at": int(population.key_created_at[entity]),
+            "dict_key_owned_since": int(population.key_owned_since[entity]),
+            **self._statistics("key", entity, 0.8),
+            "dict_key_open_reports": int(population.open_reports[entity]),
+            "dict_key_open_reporters": min(int(population.open_reports[entity]), 3),
+        }
+
+    def _statistics(self, subject: str, entity: int, settled_share: float) -> dict[str, object]:
+        population = self._population
+        markers = int(population.markers[entity])
+        kind = "mule_accounts" if entity < population.people else "scammer_accounts"
+        kind = "application_frauds" if markers and entity % 7 == 0 else kind
+        totals = {kind: markers, "fraud_reporters": min(markers, 4)}
+        totals["rejected_reports"] = int(population.rejected_reports[entity])
+        age_days = float(population.settlements_age_days[entity])
+        per_day = float(population.settlements_per_day[entity]) * settled_share
+        fields: dict[str, object] = {}
+        for counter in self._counters:
+            for window in self._windows:
+                if counter == "settlements":
+                    skipped = 0.0 if window == "d90" else _CURRENT_MONTH_DAYS
+                    days = max(min(age_days, _WINDOW_DAYS[window]) - skipped, 0.0)
+                    value = int(per_day * days)
+                else:
+                    # What is counted within a year was not all reported within its last quarter.
+                    value = totals.get(counter, 0)
+                    value = value // 2 + (value & entity & 1) if window == "d90" else value
+                fields[f"dict_{subject}_{counter}_{window}"] = value
+        return fields

@@ -1,0 +1,1 @@
+"""Features and the state behind them: declarations, catalog, kernel, profiles, changelog."""

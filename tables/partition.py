@@ -1,0 +1,169 @@
+"""All that one partition of a stage remembers, and how it becomes a checkpoint and comes back from one.
+
+A checkpoint is a list of changelog rows: changed profiles, new id segments, changed control rows, and last the
+position row, which says how far the sources are reflected in all the others. It is appended as one record batch, so
+a reader finds all of it or nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.records import Records, from_offset
+from tables.ids import IdMemory
+from tables.profiles import Profiles
+
+__all__ = ["GapError", "PartitionState"]
+
+PROFILE_KEY_BYTES = 8
+"""A profile's key is its 64-bit hash; control rows start with NUL and have any other length."""
+
+POSITION_KEY = b"\0position"
+_IDS_PREFIX = b"\0ids/"
+_CONTROL_PREFIX = b"\0control/"
+
+
+class GapError(RuntimeError):
+    """The transport skipped records: going on would lose transactions, so the worker must stop and recover."""
+
+
+class _Position(msgspec.Struct):
+    """The position row."""
+
+    next_offset: dict[str, int]
+    seen: dict[str, dict[int, int]]
+
+
+_position_encoder = msgspec.msgpack.Encoder()
+_position_decoder = msgspec.msgpack.Decoder(_Position)
+
+
+class PartitionState:
+    """One partition's profiles, ids, positions and control rows.
+
+    Parameters
+    ----------
+    profiles
+        The partition's rows.
+    ids
+        The end_to_end_ids already handled.
+    """
+
+    def __init__(self, profiles: Profiles, ids: IdMemory) -> None:
+        self.profiles = profiles
+        self.ids = ids
+        self._next_offset: dict[str, int] = {}
+        self._seen: defaultdict[str, dict[int, int]] = defaultdict(dict)
+        self._control: dict[str, bytes] = {}
+        self._changed_control: set[str] = set()
+
+    def next_offset(self, topic: str) -> int | None:
+        """First offset of `topic` that this state does not reflect; None before anything was read."""
+        return self._next_offset.get(topic)
+
+    def accept(self, topic: str, records: Records) -> Records | None:
+        """What of `records` this state does not reflect yet, and moves the position behind it; None if nothing.
+
+        Raises
+        ------
+        GapError
+            When records between the position and `records` are missing.
+        """
+        expected = self._next_offset.get(topic)
+        if expected is None or records.base == expected:
+            fresh: Records = records
+        elif records.next_offset <= expected:
+            return None
+        elif records.base < expected:
+            fresh = from_offset(records, expected)
+        else:
+            raise GapError(f"{topic}: expected offset {expected}, got {records.base}; records are missing between them")
+        self._next_offset[topic] = records.next_offset
+        return fresh
+
+    def first_sightings(self, topic: str, partition: int, sequences: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows of an upstream partition are new here; repeats after an upstream crash are not. Shape (n,).
+
+        `sequences` ascend within one upstream partition's log; the highest one seen is part of the checkpoint.
+        """
+        if not len(sequences):
+            return np.zeros(0, np.bool_)
+        last = self._seen[topic].get(partition, -1)
+        # A repeat inside one frame cannot be: stage 1 writes each row once. Across frames it can.
+        new: NDArray[np.bool_] = sequences > last
+        self._seen[topic][partition] = max(last, int(sequences[-1]))
+        return new
+
+    def control(self, name: str) -> bytes | None:
+        """A control input that was in force at the last checkpoint, e.g. the rule pack."""
+        return self._control.get(name)
+
+    def set_control(self, name: str, content: bytes) -> None:
+        """Put a control input in force; it is written with the next checkpoint."""
+        if self._control.get(name) != content:
+            self._control[name] = content
+            self._changed_control.add(name)
+
+    def export(self) -> tuple[list[bytes], list[bytes | None]]:
+        """A checkpoint: keys and values of what changed since the last one, the position row last."""
+        keys: list[bytes]
+        values: list[bytes | None]
+        profile_keys, profile_values = self.profiles.export_dirty()
+        keys, values = list(profile_keys), list(profile_values)
+        self.profiles.clear_dirty()
+        written, removed = self.ids.close_segment()
+        for sequence, content in written:
+            keys.append(_IDS_PREFIX + str(sequence).encode())
+            values.append(content)
+        for sequence in removed:
+            keys.append(_IDS_PREFIX + str(sequence).encode())
+            values.append(None)
+        for name in sorted(self._changed_control):
+            keys.append(_CONTROL_PREFIX + name.encode())
+            values.append(self._control[name])
+        self._changed_control.clear()
+        keys.append(POSITION_KEY)
+        values.append(_position_encoder.encode(_Position(self._next_offset, dict(self._seen))))
+        return keys, values
+
+    def restore(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+        """Take up changelog rows in log order; may be called many times, then `finish_restore` once.
+
+        Raises
+        ------
+        ValueError
+            For a row that this version did not write.
+        """
+        profile_keys: list[bytes] = []
+        profile_values: list[bytes] = []
+        for key, value in zip(keys, values, strict=True):
+            if key is None:
+                raise ValueError("changelog: expected a key, got none")
+            if len(key) == PROFILE_KEY_BYTES and value is not None:
+                profile_keys.append(key)
+                profile_values.append(value)
+            else:
+                self._restore_control_row(key, value)
+        if profile_keys:
+            self.profiles.restore(profile_keys, profile_values)
+
+    def _restore_control_row(self, key: bytes, value: bytes | None) -> None:
+        if key.startswith(_IDS_PREFIX):
+            self.ids.restore_segment(int(key.removeprefix(_IDS_PREFIX)), value)
+        elif key.startswith(_CONTROL_PREFIX) and value is not None:
+            self._control[key.removeprefix(_CONTROL_PREFIX).decode()] = value
+        elif key == POSITION_KEY and value is not None:
+            position = _position_decoder.decode(value)
+            self._next_offset = position.next_offset
+            self._seen = defaultdict(dict, position.seen)
+        else:
+            raise ValueError(f"changelog: unknown row {key[:24]!r}")
+
+    def finish_restore(self) -> None:
+        """Make what was restored usable."""
+        self.ids.finish_restore()

@@ -1,0 +1,48 @@
+"""What tests share: the real Kafka broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.broker import LocalBroker, free_port
+
+JARS_DIR = Path.home() / ".cache" / "pixguard" / "kafka"
+"""The user's own cache, so that Kafka is fetched once for all sessions."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the broker, so that `-m "not broker"` runs where there is none."""
+    for item in items:
+        if {"broker", "make_broker"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.broker)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """One running broker for the whole session (`broker.bootstrap` is its HOST:PORT). Never stop it: see `make_broker`.
+
+    Tests share it: give topics and groups names of your own, for example with a random suffix.
+    """
+    data_dir = tmp_path_factory.mktemp("broker")
+    with LocalBroker(data_dir, jars_dir=JARS_DIR, port=free_port()) as running:
+        yield running
+
+
+@pytest.fixture
+def make_broker(tmp_path: Path) -> Iterator[Callable[..., LocalBroker]]:
+    """Make brokers of the test's own, not yet started, to stop, kill and restart; they end with the test.
+
+    Keyword arguments are those of `LocalBroker`; the data directory is `tmp_path / "broker"` unless given.
+    """
+    made: list[LocalBroker] = []
+
+    def make(data_dir: Path = tmp_path / "broker", **options: object) -> LocalBroker:
+        made.append(LocalBroker(data_dir, **{"jars_dir": JARS_DIR, "port": free_port(), **options}))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill()
