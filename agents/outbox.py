@@ -7,12 +7,14 @@ agent must be able to hand over its outputs without waiting, so that a checkpoin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Sequence
+from typing import cast
 
 import structlog
 from mode import Service
 
-from app.batching import BatchApp
+from app.batching import BatchApp, BatchProducer
 from models.outputs import Send
 
 __all__ = ["Outbox"]
@@ -34,6 +36,7 @@ class Outbox(Service):
     def __init__(self, app: BatchApp, max_jobs: int = 64) -> None:
         super().__init__()
         self._app = app
+        self._producer = cast("BatchProducer", app.producer)
         self._max_jobs = max_jobs
         self._jobs: asyncio.Queue[tuple[Sequence[Send], asyncio.Future[None]]] = asyncio.Queue()
         self._room = asyncio.Event()
@@ -59,10 +62,7 @@ class Outbox(Service):
         while not self.should_stop:
             sends, done = await self._jobs.get()
             try:
-                acknowledged = [
-                    await self._app.producer.send_batch_nowait(send.topic, send.partition, send.keys, send.values)
-                    for send in sends
-                ]
+                acknowledged = [await self._send_one(send) for send in sends]
             except Exception as error:
                 await self._fail(done, error)
                 raise
@@ -70,10 +70,14 @@ class Outbox(Service):
                 self._room.set()
             self.add_future(self._confirm(acknowledged, done))
 
-    async def _confirm(self, acknowledged: Sequence[asyncio.Future[object]], done: asyncio.Future[None]) -> None:
+    async def _send_one(self, send: Send) -> Awaitable[object]:
+        stamps = [int(time.time() * 1000)] * len(send.values)
+        return await self._producer.send_records(send.topic, send.partition, send.keys, send.values, stamps)
+
+    async def _confirm(self, acknowledged: Sequence[Awaitable[object]], done: asyncio.Future[None]) -> None:
         try:
             await asyncio.gather(*acknowledged)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker must stop and replay
             await self._fail(done, error)
         else:
             done.set_result(None)

@@ -23,19 +23,18 @@ class Send:
     values: Sequence[bytes]
 
 
-def sends_by_id(topic: Topic, partitions: int, ids: Sequence[bytes], *columns: Sequence[bytes]) -> list[list[Send]]:
-    """Group messages keyed by end_to_end_id; several columns of values share the grouping, one list of sends each."""
+def sends_by_id(
+    topics: Sequence[Topic], partitions: int, ids: Sequence[bytes], columns: Sequence[Sequence[bytes]]
+) -> list[list[Send]]:
+    """Group messages keyed by end_to_end_id: one column of values per topic, one list of sends each."""
     where = partitions_of_ids(np.array(ids, "S32"), partitions)
-    order = np.argsort(where, kind="stable").tolist()
-    groups: dict[int, list[int]] = {}
-    for i in order:
-        groups.setdefault(int(where[i]), []).append(i)
+    groups = {int(partition): np.flatnonzero(where == partition).tolist() for partition in np.unique(where)}
     return [
         [
             Send(topic.name, partition, [ids[i] for i in rows], [values[i] for i in rows])
             for partition, rows in groups.items()
         ]
-        for values in columns
+        for topic, values in zip(topics, columns, strict=True)
     ]
 
 

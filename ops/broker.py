@@ -193,16 +193,28 @@ class LocalBroker:
             self._write_config()
             if self.log_file.exists():
                 self.log_file.replace(self.log_file.with_suffix(".log.1"))
-            with self.log_file.open("wb") as log:
-                self._format(command, log)
-                self._spawn([*command, "kafka.Kafka", "server.properties"], log, lock)
-            lock.truncate(0)
-            lock.write(str(self.pid).encode())
-        try:
-            self._wait_until_ready(time.monotonic() + timeout_s, timeout_s)
-        except BaseException:
-            self.kill()
-            raise
+            try:
+                with self.log_file.open("wb") as log:
+                    self._format(command, log)
+                    self._spawn([*command, "kafka.Kafka", "server.properties"], log, lock)
+                lock.truncate(0)
+                lock.write(str(self.pid).encode())
+                lock.flush()
+                self._wait_until_ready(timeout_s)
+            except BaseException:
+                self.kill()
+                raise
+
+    def wait(self) -> None:
+        """Block while the broker runs.
+
+        Raises
+        ------
+        BrokerError
+            Once it has ended, which it does not do by itself unless something is wrong; its last lines are shown.
+        """
+        status = None if self._process is None else self._process.wait()
+        raise BrokerError(f"Kafka is not running (status {status}):\n{self._log_tail()}")
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Stop the broker cleanly; kill it when it takes longer than `timeout_s`. No effect when it does not run."""
@@ -261,7 +273,8 @@ class LocalBroker:
         """Make the storage on first use. Kafka writes `meta.properties` last, so a half-made one is made again."""
         if (self.data_dir / "log" / "meta.properties").exists():
             return
-        # A new identity for each data directory, then stable. The prefix keeps it from beginning with a dash.
+        # A new identity for each data directory, then stable: 16 bytes in base64url without padding. "P" keeps it from
+        # beginning with a dash; the last character carries two bits only, and "A" leaves both zero.
         cluster_id = "P" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:20] + "A"
         arguments = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "--config=server.properties"]
         done = subprocess.run(  # noqa: S603 - our own arguments
@@ -285,7 +298,8 @@ class LocalBroker:
             pass_fds=[lock.fileno()],
         )
 
-    def _wait_until_ready(self, deadline: float, timeout_s: float) -> None:
+    def _wait_until_ready(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
         while not _answers(self.port):
             if self._process is None or (status := self._process.poll()) is not None:
                 raise BrokerError(f"Kafka ended with status {status} while it started:\n{self._log_tail()}")

@@ -55,6 +55,8 @@ class Shard:
         self.changelog_offset: int | None = None
         self.recovered_rows = 0
         self.checkpoints = 0
+        self.replay_until = 0
+        """Of the source topic: what lies below may have been decided on before a crash."""
         self._table = table
         self._events: list[EventT] = []
         self._outputs: list[Awaitable[None]] = []
@@ -76,7 +78,7 @@ class Shard:
             return False
         return (
             now_s - self.last_start_s >= self._table.interval_s
-            or self.stage.state.profiles.dirty_rows >= self._table.max_dirty_rows
+            or self.stage.state.profiles.dirty >= self._table.max_dirty_rows
         )
 
     def start_checkpoint(self) -> asyncio.Task[None]:
@@ -99,12 +101,13 @@ class Shard:
             for output in outputs:
                 await output
             self.changelog_offset = await self._table.append(self.partition, keys, values)
+            self.stage.state.acknowledged()
             self.checkpoints += 1
             for event in events:
                 event.ack()
         except Exception as error:
             # An un-acked batch would block commits for ever, and the state in memory is now ahead of the log.
-            log.error("checkpoint failed", table=self._table.name, partition=self.partition, exc_info=True)
+            log.exception("checkpoint failed", table=self._table.name, partition=self.partition)
             await self._table.app.crash(error)
             raise
         finally:
@@ -167,7 +170,7 @@ class ShardStore(Store[bytes, bytes]):
             try:
                 shard.stage.state.restore(records.keys, records.values)
             except Exception as error:
-                log.error("changelog unreadable", table=self.table.name, partition=shard.partition, exc_info=True)
+                log.exception("changelog unreadable", table=self.table.name, partition=shard.partition)
                 self.table.crash_soon(error)
                 raise
             shard.changelog_offset = event.message.offset
@@ -249,8 +252,12 @@ class ShardTable(Collection):
 
     async def append(self, partition: int, keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
         """Append one checkpoint as one record batch; the offset of its last record, acknowledged by all replicas."""
-        first = await self.app.producer.send_batch(self.changelog_topic_name, partition, keys, values, atomic=True)
-        return first + len(keys) - 1
+        now_ms = int(time.time() * 1000)
+        sent = await self.app.producer.send_records(
+            self.changelog_topic_name, partition, keys, values, [now_ms] * len(keys), atomic=True
+        )
+        (written,) = await sent
+        return int(written.offset) + len(keys) - 1
 
     def crash_soon(self, error: BaseException) -> None:
         """Stop the worker from synchronous code."""

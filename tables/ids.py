@@ -1,4 +1,4 @@
-"""Which end_to_end_ids a partition has already handled, so that a producer's retry is never counted twice.
+"""Which ids a partition has already handled, so that a producer's retry is never counted twice.
 
 The memory is bounded in time and in number. It grows in segments, one per checkpoint: a checkpoint writes the
 new segment and removes the expired ones, so its cost is that of the new ids alone. Between two checkpoints nothing
@@ -8,7 +8,7 @@ expires, so a replay from a checkpoint knows exactly what the first run knew.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,12 +38,12 @@ def transaction_digest(rows: NDArray[np.void]) -> NDArray[np.uint64]:
 
 
 class IdMemory:
-    """Rows by end_to_end_id, in order of arrival.
+    """Rows by id, in order of arrival.
 
     Parameters
     ----------
     dtype
-        Of a row; needs the fields `end_to_end_id` (S32) and `timestamp` (int64: the log's clock, in ms. Not
+        Of a row; needs the fields `id` (S32) and `timestamp` (int64: the log's clock, in ms. Not
         event time: one payment dated a day ahead must not make the memory forget an hour).
     window_ms
         A row older than this against the newest one expires.
@@ -66,27 +66,35 @@ class IdMemory:
     def __len__(self) -> int:
         return len(self._index)
 
-    def positions(self, ids: Iterable[bytes]) -> list[int]:
-        """Position of each id's row, -1 where it is unknown."""
-        get = self._index.get
-        return [get(end_to_end_id, -1) for end_to_end_id in ids]
+    def first_occurrences(self, ids: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Which of a batch's ids are neither known nor repeat an earlier one of the same batch; shape (n,)."""
+        known = self._index
+        earlier: set[bytes] = set()
+        first = np.ones(len(ids), np.bool_)
+        for place, one in enumerate(ids):
+            if one in known or one in earlier:
+                first[place] = False
+            else:
+                earlier.add(one)
+        return first
 
     def append(self, rows: NDArray[np.void]) -> None:
         """Remember rows whose ids are unknown; shape (n,)."""
         if not len(rows):
             return
-        ids = rows["end_to_end_id"].tolist()
+        ids = rows["id"].tolist()
         self._index.update(zip(ids, range(self._next_position, self._next_position + len(ids)), strict=True))
         self._next_position += len(ids)
         self._open.append(rows)
 
-    def rows(self, positions: Iterable[int]) -> NDArray[np.void]:
-        """The rows at these positions, in their order."""
-        wanted = list(positions)
-        found = np.zeros(len(wanted), self._dtype)
-        for i, position in enumerate(wanted):
-            found[i] = self._row(position)
-        return found
+    def rows(self, ids: Sequence[bytes]) -> tuple[NDArray[np.bool_], NDArray[np.void]]:
+        """Whether each id is known, shape (n,), and the rows of those that are, in their order."""
+        positions = [self._index.get(one, -1) for one in ids]
+        known = np.array(positions, np.int64) >= 0
+        found = np.zeros(int(known.sum()), self._dtype)
+        for place, position in enumerate(position for position in positions if position >= 0):
+            found[place] = self._row(position)
+        return known, found
 
     def _row(self, position: int) -> np.void:
         for segment in reversed(self._segments):
@@ -133,7 +141,7 @@ class IdMemory:
         self._next_position = self._next_sequence = self._newest_ms = 0
         for sequence, content in sorted(self._restored.items()):
             rows = np.frombuffer(content, self._dtype)
-            ids = rows["end_to_end_id"].tolist()
+            ids = rows["id"].tolist()
             self._index.update(zip(ids, range(self._next_position, self._next_position + len(ids)), strict=True))
             self._next_position += len(ids)
             self._add(sequence, rows)
@@ -157,7 +165,7 @@ class IdMemory:
             self._segments.popleft()
             held -= len(oldest.rows)
             removed.append(oldest.sequence)
-            for position, end_to_end_id in enumerate(oldest.rows["end_to_end_id"].tolist(), oldest.base):
-                if self._index.get(end_to_end_id) == position:
-                    del self._index[end_to_end_id]
+            for position, one in enumerate(oldest.rows["id"].tolist(), oldest.base):
+                if self._index.get(one) == position:
+                    del self._index[one]
         return removed

@@ -203,7 +203,7 @@ def insert(state: State, plan: Plan, log: np.void, head: int, timestamp: int, va
     if log.length == 2 << log.level:
         head = make_room(state, plan, log, head, timestamp, measures)
     block = np.int64(log.block)
-    for position in range(log.length, head, -1):
+    for position in range(np.int64(log.length), head, -1):
         state.cells[block + position] = state.cells[block + position - 1]
     state.cells[block + head].timestamp = timestamp
     state.cells[block + head].value = value

@@ -7,27 +7,11 @@ replay, batch splits and recovery are bit-identical. Changing a dtype or a flag 
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = [
-    "CELL_DTYPE",
-    "EVENT_DTYPE",
-    "FLAGS",
-    "LAYOUT_VERSION",
-    "LOGS",
-    "OPERATION_DTYPE",
-    "PANE_DTYPE",
-    "PERIOD_DTYPE",
-    "ROW_DTYPE",
-    "WINDOWS_MS",
-    "Array",
-    "Plan",
-    "State",
-    "new_state",
-]
 
 Array = NDArray[Any]
 
@@ -101,7 +85,7 @@ EVENT_DTYPE = np.dtype(
 """One event of one key: what `Profiles.update` takes."""
 
 CELL_DTYPE = np.dtype([("timestamp", "i8"), ("value", "i8")])
-"""Log: value = amount << FLAG_BITS | flags. Tag set: value = the counterparty's or device's hash, timestamp = its last."""
+"""Log: value = amount << FLAG_BITS | flags. Tag set: value = hash of counterparty or device, timestamp = its newest."""
 
 LOG_DTYPE = np.dtype(
     [
@@ -193,10 +177,52 @@ LOG_LEVEL_MAX = 8
 TAG_LEVEL_MAX = 5
 """64 counterparties are kept exactly."""
 
+
+class Opcode(IntEnum):
+    """What a base feature reads; `argument` of its operation in brackets."""
+
+    # Of one window of one log.
+    COUNT = 0
+    SUM = 1
+    MEAN = 2
+    MAX = 3
+    STD = 4
+    FLAG_COUNT = 5  # [bit of the flag]
+    FLAG_SHARE = 6  # [bit of the flag]
+    # Of one log.
+    PERIOD_SUM = 10  # [position in the plan's periods]
+    SINCE_LAST = 11
+    SEEN = 12
+    RUN = 13  # [mask of the flags]
+    RISING = 14
+    GROWTH = 15
+    REPEATS = 16
+    # Of the tag sets; `log` names the set.
+    DISTINCT = 20
+    FIRST_TIME = 21
+    SINCE_PAIR = 22
+    MET = 23
+    SAME_DEVICE = 24
+    # Of the row.
+    AGE = 30
+    MARKS = 31  # [position in FRAUD_TYPES, -1 for all]
+    SINCE_MARK = 32
+
+
+class Period(IntEnum):
+    """Calendar periods in Brasilia."""
+
+    DAY = 0  # from 00:00
+    NIGHT = 1  # from 20:00 to 06:00; empty outside
+    DAYTIME = 2  # from 06:00 to 20:00; empty outside
+
+
 OPERATION_DTYPE = np.dtype(
-    [("opcode", "i8"), ("log", "i8"), ("window", "i8"), ("argument", "i8"), ("column", "i8")], align=True
+    [("opcode", "i8"), ("log", "i8"), ("window", "i8"), ("width_ms", "i8"), ("argument", "i8"), ("column", "i8")],
+    align=True,
 )
-"""One base feature as the kernel reads it; the meaning of `argument` is the opcode's."""
+"""One base feature as the kernel reads it: `log` is a log or a tag set, `window` a position in the windows that the
+opcode reads, `width_ms` the same as a width; the meaning of `argument` is the opcode's."""
 
 PERIOD_DTYPE = np.dtype([("mask", "i8"), ("wanted", "i8"), ("kind", "i8"), ("log", "i8")], align=True)
 """A calendar sum: events of `log` with flags & mask == wanted, in the current period of this kind."""
@@ -235,6 +261,10 @@ class Plan(NamedTuple):
         Level of the largest exact tag set.
     device_pairs
         1: a device's tag also names the counterparty (payers per device at a receiver).
+    logs
+        How many logs the stage has.
+    distinct_sets
+        Bits of the tag sets that are counted.
     """
 
     operations: Array
@@ -246,6 +276,8 @@ class Plan(NamedTuple):
     tag_level: int
     device_level: int
     device_pairs: int
+    logs: int
+    distinct_sets: int
 
 
 class State(NamedTuple):
@@ -359,7 +391,7 @@ def pool_views(rows: Array, cells: Array, windows: Array, panes: Array, sketches
         "window_links": windows[:, 0, 0],
         "panes": panes,
         "pane_links": panes["first"],
-        "pane_words": panes.view(np.int64),
+        "pane_words": panes.view(np.int64).reshape(len(panes), -1),
         "sketches": sketches,
         "sketch_links": sketches.view(np.int64),
         "seconds": sketches.view(np.uint32),

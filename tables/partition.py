@@ -8,7 +8,7 @@ a reader finds all of it or nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -24,7 +24,7 @@ PROFILE_KEY_BYTES = 8
 """A profile's key is its 64-bit hash; control rows start with NUL and have any other length."""
 
 POSITION_KEY = b"\0position"
-_IDS_PREFIX = b"\0ids/"
+_IDS_PREFIX = "\0ids/"
 _CONTROL_PREFIX = b"\0control/"
 
 
@@ -50,13 +50,13 @@ class PartitionState:
     ----------
     profiles
         The partition's rows.
-    ids
-        The end_to_end_ids already handled.
+    memories
+        By name, ids already handled: of payments, of markers.
     """
 
-    def __init__(self, profiles: Profiles, ids: IdMemory) -> None:
+    def __init__(self, profiles: Profiles, memories: Mapping[str, IdMemory]) -> None:
         self.profiles = profiles
-        self.ids = ids
+        self.memories = memories
         self._next_offset: dict[str, int] = {}
         self._seen: defaultdict[str, dict[int, int]] = defaultdict(dict)
         self._control: dict[str, bytes] = {}
@@ -65,6 +65,10 @@ class PartitionState:
     def next_offset(self, topic: str) -> int | None:
         """First offset of `topic` that this state does not reflect; None before anything was read."""
         return self._next_offset.get(topic)
+
+    def next_offsets(self) -> dict[str, int]:
+        """First offset not reflected, by source topic."""
+        return dict(self._next_offset)
 
     def accept(self, topic: str, records: Records) -> Records | None:
         """What of `records` this state does not reflect yet, and moves the position behind it; None if nothing.
@@ -86,18 +90,25 @@ class PartitionState:
         self._next_offset[topic] = records.next_offset
         return fresh
 
-    def first_sightings(self, topic: str, partition: int, sequences: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which rows of an upstream partition are new here; repeats after an upstream crash are not. Shape (n,).
+    def first_sightings(
+        self, topic: str, partition: int, *sequences: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], ...]:
+        """Which rows of one upstream message are new here; repeats after an upstream crash are not.
 
-        `sequences` ascend within one upstream partition's log; the highest one seen is part of the checkpoint.
+        Parameters
+        ----------
+        topic, partition
+            The upstream partition that the rows were made from.
+        sequences
+            Ascending arrays; an upstream partition's rows reach this partition in ascending order, or again.
+
+        Returns
+        -------
+        One mask per array of sequences.
         """
-        if not len(sequences):
-            return np.zeros(0, np.bool_)
         last = self._seen[topic].get(partition, -1)
-        # A repeat inside one frame cannot be: stage 1 writes each row once. Across frames it can.
-        new: NDArray[np.bool_] = sequences > last
-        self._seen[topic][partition] = max(last, int(sequences[-1]))
-        return new
+        self._seen[topic][partition] = max([last, *(int(array[-1]) for array in sequences if len(array))])
+        return tuple(array > last for array in sequences)
 
     def control(self, name: str) -> bytes | None:
         """A control input that was in force at the last checkpoint, e.g. the rule pack."""
@@ -115,14 +126,11 @@ class PartitionState:
         values: list[bytes | None]
         profile_keys, profile_values = self.profiles.export_dirty()
         keys, values = list(profile_keys), list(profile_values)
-        self.profiles.clear_dirty()
-        written, removed = self.ids.close_segment()
-        for sequence, content in written:
-            keys.append(_IDS_PREFIX + str(sequence).encode())
-            values.append(content)
-        for sequence in removed:
-            keys.append(_IDS_PREFIX + str(sequence).encode())
-            values.append(None)
+        for name, memory in self.memories.items():
+            written, removed = memory.close_segment()
+            for sequence, content in (*written, *((sequence, None) for sequence in removed)):
+                keys.append(f"{_IDS_PREFIX}{name}/{sequence}".encode())
+                values.append(content)
         for name in sorted(self._changed_control):
             keys.append(_CONTROL_PREFIX + name.encode())
             values.append(self._control[name])
@@ -130,6 +138,10 @@ class PartitionState:
         keys.append(POSITION_KEY)
         values.append(_position_encoder.encode(_Position(self._next_offset, dict(self._seen))))
         return keys, values
+
+    def acknowledged(self) -> None:
+        """Note that the changelog holds what was exported: its rows may now leave memory."""
+        self.profiles.clear_dirty()
 
     def restore(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
         """Take up changelog rows in log order; may be called many times, then `finish_restore` once.
@@ -153,8 +165,9 @@ class PartitionState:
             self.profiles.restore(profile_keys, profile_values)
 
     def _restore_control_row(self, key: bytes, value: bytes | None) -> None:
-        if key.startswith(_IDS_PREFIX):
-            self.ids.restore_segment(int(key.removeprefix(_IDS_PREFIX)), value)
+        if key.startswith(_IDS_PREFIX.encode()):
+            name, _, sequence = key.decode().removeprefix(_IDS_PREFIX).partition("/")
+            self.memories[name].restore_segment(int(sequence), value)
         elif key.startswith(_CONTROL_PREFIX) and value is not None:
             self._control[key.removeprefix(_CONTROL_PREFIX).decode()] = value
         elif key == POSITION_KEY and value is not None:
@@ -166,4 +179,5 @@ class PartitionState:
 
     def finish_restore(self) -> None:
         """Make what was restored usable."""
-        self.ids.finish_restore()
+        for memory in self.memories.values():
+            memory.finish_restore()

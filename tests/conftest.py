@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from ops.broker import LocalBroker, free_port
+from ops.java import Java
 
 JARS_DIR = Path.home() / ".cache" / "pixguard" / "kafka"
 """The user's own cache, so that Kafka is fetched once for all sessions."""
@@ -21,26 +22,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+def jars_dir() -> Path:
+    """Where Kafka's jars are cached."""
+    return JARS_DIR
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory, jars_dir: Path) -> Iterator[LocalBroker]:
     """One running broker for the whole session (`broker.bootstrap` is its HOST:PORT). Never stop it: see `make_broker`.
 
     Tests share it: give topics and groups names of your own, for example with a random suffix.
     """
-    data_dir = tmp_path_factory.mktemp("broker")
-    with LocalBroker(data_dir, jars_dir=JARS_DIR, port=free_port()) as running:
+    with LocalBroker(tmp_path_factory.mktemp("broker"), jars_dir=jars_dir, port=free_port()) as running:
         yield running
 
 
 @pytest.fixture
-def make_broker(tmp_path: Path) -> Iterator[Callable[..., LocalBroker]]:
+def make_broker(tmp_path: Path, jars_dir: Path) -> Iterator[Callable[..., LocalBroker]]:
     """Make brokers of the test's own, not yet started, to stop, kill and restart; they end with the test.
 
-    Keyword arguments are those of `LocalBroker`; the data directory is `tmp_path / "broker"` unless given.
+    Their data directory is `tmp_path / "broker"` and their port a free one, unless given.
     """
     made: list[LocalBroker] = []
 
-    def make(data_dir: Path = tmp_path / "broker", **options: object) -> LocalBroker:
-        made.append(LocalBroker(data_dir, **{"jars_dir": JARS_DIR, "port": free_port(), **options}))  # type: ignore[arg-type]
+    def make(
+        *,
+        data_dir: Path = tmp_path / "broker",
+        port: int | None = None,
+        config: Mapping[str, str] | None = None,
+        java: Java | None = None,
+    ) -> LocalBroker:
+        made.append(LocalBroker(data_dir, jars_dir=jars_dir, port=port or free_port(), config=config or {}, java=java))
         return made[-1]
 
     yield make

@@ -5,19 +5,25 @@ A batch is anything that answers `batch["name"]` with an array of n values: a st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.fields import DERIVED_COLUMNS, FIELDS, MISSING, Field, Kind
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["Array", "Batch", "ColumnKind", "ColumnType", "Columns", "Membership", "transaction_columns"]
+__all__ = [
+    "Array",
+    "Batch",
+    "ColumnKind",
+    "ColumnType",
+    "Columns",
+    "Membership",
+    "transaction_columns",
+]
 
 Array = NDArray[Any]
 
@@ -29,10 +35,8 @@ class Columns(Protocol):
         """Return the column of that name, shape (n,)."""
 
 
-if TYPE_CHECKING:
-    Membership = Callable[[str, str, Array, Array], Array]
-else:
-    Membership = "Membership"  # (list, what it identifies, hashes uint64 (n,), event time ms (n,)) -> bool (n,)
+Membership = Callable[[str, str, Array, Array], Array]
+"""(name of the list, what it holds, hashes (n,), event times in ms (n,)) -> whether each is on it (n,)."""
 
 
 class ColumnKind(StrEnum):

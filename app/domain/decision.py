@@ -21,6 +21,7 @@ __all__ = [
     "decode_decision",
     "decode_vector",
     "encode_vectors",
+    "hold_minutes",
 ]
 
 ACTIONS = ("APPROVE", "HOLD", "DENY")
@@ -99,6 +100,21 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     event_time: int
     decided_at: int
     hold_minutes: int | None = None
+
+
+_BRASILIA_MS = -3 * 3_600_000
+
+
+def hold_minutes(event_ms: int) -> int:
+    """How long a payment of this time may be held, minutes; Brasília is UTC-3, without summer time since 2019.
+
+    Examples
+    --------
+    >>> hold_minutes(1_767_279_600_000), hold_minutes(1_767_319_200_000)  # 12:00 and 23:00 in Brasília
+    (30, 60)
+    """
+    hour = (event_ms + _BRASILIA_MS) // 3_600_000 % 24
+    return HOLD_MINUTES_BY_DAY if 6 <= hour < 20 else HOLD_MINUTES_BY_NIGHT
 
 
 _decoder = msgspec.json.Decoder(Decision)

@@ -117,7 +117,7 @@ _NUMERIC = (Kind.TIMESTAMP, Kind.CENTAVOS, Kind.COUNT, Kind.NUMBER)
 
 
 def _rejection(field: Field, value: object, reason: Reason) -> Rejection:
-    if field.kind is Kind.FLAGS and isinstance(value, list):
+    if field.kind is Kind.FLAGS and type(value) is list:  # a JsonObject is a list too
         place, item = next((place, item) for place, item in enumerate(value) if not isinstance(item, str))
         return Rejection(f"$.{field.name}[{place}]", "string", describe(item), reason)
     got = describe(value, show_number=field.kind in _NUMERIC)

@@ -64,8 +64,17 @@ class Frame:
 
 
 def debit_dtype(receiver_features: int) -> np.dtype[np.void]:
-    """Columns of a debit: the transaction, whether stage 1 saw it before, and its receiver's features (float32)."""
-    return np.dtype([("transaction", TRANSACTION_DTYPE), ("retry", "?"), ("receiver", "f4", (receiver_features,))])
+    """Columns of a debit: the transaction, when Kafka received it (epoch ms), whether stage 1 knew its id already, and
+    its receiver's features (float32).
+    """
+    return np.dtype(
+        [
+            ("transaction", TRANSACTION_DTYPE),
+            ("received_at", "i8"),
+            ("retry", "?"),
+            ("receiver", "f4", (receiver_features,)),
+        ]
+    )
 
 
 def encode_frame(

@@ -7,46 +7,22 @@ finished: Numba's cache of a caller does not notice a change in another file, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numba.core.base import BaseContext
-    from numba.core.typing.templates import Signature
+from app.domain.memory import PADDING, Buffer, compiled, load_word
 
 __all__ = [
-    "PADDING",
-    "Buffer",
     "HashKey",
-    "compiled",
     "hash_account",
     "hash_bytes",
     "hash_device",
     "hash_ip",
     "hash_pix_key",
     "hash_tax_id",
-    "load_word",
     "siphash13",
 ]
-
-PADDING = bytes(8)
-"""What must follow the last byte of a buffer, since words of 8 bytes are read."""
-
-Buffer = NDArray[np.uint8]
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def compiled(function: _Function) -> _Function:
-    """Compile a function with Numba, keep the machine code on disk, and keep the function's type for mypy."""
-    return cast("_Function", njit(cache=True)(function))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +52,6 @@ class HashKey:
         return cls(int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little"))
 
 
-def _load_word(
-    _typing: BaseContext, buffer: types.Type, place: types.Type
-) -> tuple[Signature, Callable[[BaseContext, ir.IRBuilder, Signature, list[ir.Value]], ir.Value]]:
-    def generate(
-        context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: list[ir.Value]
-    ) -> ir.Value:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])  # type: ignore[no-untyped-call]
-        pointer = builder.bitcast(builder.gep(array.data, [arguments[1]]), ir.IntType(64).as_pointer())
-        word = builder.load(pointer)
-        word.align = 1
-        return word
-
-    return types.uint64(buffer, place), generate
-
-
-load_word = cast("Callable[[Buffer, int], np.uint64]", intrinsic(_load_word))
-"""Read 8 bytes of a uint8 array at any place, as a little-endian uint64. The caller sees to it that they exist."""
-
-
 @compiled
 def _rotate(word: np.uint64, bits: int) -> np.uint64:
     return (word << np.uint64(bits)) | (word >> np.uint64(64 - bits))
@@ -120,7 +77,7 @@ def _round(
 def siphash13(buffer: Buffer, start: int, length: int, first: np.uint64, second: np.uint64) -> np.uint64:
     """Return SipHash-1-3 of `length` bytes of a uint8 array; 0, which stands for missing, becomes 1.
 
-    Eight readable bytes must follow the last one (`PADDING`).
+    `PADDING` must follow the last of them.
     """
     v0 = first ^ np.uint64(0x736F6D6570736575)
     v1 = second ^ np.uint64(0x646F72616E646F6D)

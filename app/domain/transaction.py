@@ -24,6 +24,7 @@ from app.domain.field_checks import (
 from app.domain.fields import FIELDS, FIELDS_BY_NAME, MISSING, TRANSACTION_DTYPE, Field, Kind
 from app.domain.json_object import parse_object
 from app.domain.rejection import Rejection
+from app.domain.scanner import Scanner
 from app.domain.siphash import HashKey, hash_bytes
 
 __all__ = ["Decoded", "TransactionDecoder", "Transactions", "decode_strict", "empty_rows", "write_row"]
@@ -160,9 +161,8 @@ class Decoded:
     rejected: list[tuple[int, Rejection]]
 
 
-@dataclass(frozen=True, slots=True)
 class TransactionDecoder:
-    """Decodes batches of `pix-transactions`.
+    """Decodes batches of `pix-transactions`. Its working memory makes it one thread's.
 
     Parameters
     ----------
@@ -172,8 +172,10 @@ class TransactionDecoder:
         How far a transaction's time may lie from Kafka's.
     """
 
-    hash_key: HashKey
-    limits: TimeLimits
+    def __init__(self, hash_key: HashKey, limits: TimeLimits) -> None:
+        self.hash_key = hash_key
+        self.limits = limits
+        self._scanner = Scanner(hash_key, limits)
 
     def decode(
         self,
@@ -195,10 +197,12 @@ class TransactionDecoder:
             Of `pix-transactions`.
         """
         rows = empty_rows(len(values))
-        accepted = np.zeros(len(values), np.bool_)
+        kafka_ms = np.asarray(timestamps_ms, np.int64)
+        accepted = self._scanner.scan(values, keys, kafka_ms, rows)
         rejected: list[tuple[int, Rejection]] = []
         for place in np.flatnonzero(~accepted).tolist():
-            outcome = decode_strict(values[place], keys[place], int(timestamps_ms[place]), self.limits)
+            rows[place] = _MISSING_ROW[0]
+            outcome = decode_strict(values[place], keys[place], int(kafka_ms[place]), self.limits)
             if isinstance(outcome, Rejection):
                 rejected.append((place, outcome))
             else:

@@ -116,7 +116,9 @@ class HonestTraffic:
         ticket = self._tickets[flow, initiation]
         in_tail = rng.random(len(row)) < ticket[:, 2]
         normal = rng.standard_normal(len(row))
-        reais = np.where(in_tail, ticket[:, 3] * np.exp(_TAIL_SIGMA * normal), ticket[:, 0] * np.exp(ticket[:, 1] * normal))
+        reais = np.where(
+            in_tail, ticket[:, 3] * np.exp(_TAIL_SIGMA * normal), ticket[:, 0] * np.exp(ticket[:, 1] * normal)
+        )
         reais *= self._population.scale[payer]
         amount = _round_like_people(rng, reais, flow)
         return Block(at_ms, payer, receiver, amount, initiation)

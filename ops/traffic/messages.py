@@ -7,11 +7,12 @@ snapshots that failed), so that no form betrays a label.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from app.domain.fields import SESSION_FLAGS
 from ops.traffic import documents
@@ -23,6 +24,7 @@ from ops.traffic.stories import Label, Step
 __all__ = ["MessageWriter", "Payment", "Row"]
 
 Row = tuple[Step, Label | None]
+_Fields = dict[str, object]
 
 _CACHED_ENTITIES = 100_000
 _BASE62 = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", np.uint8)
@@ -35,26 +37,65 @@ _FALSE_ALARMS: dict[str, float] = {
 }  # fmt: skip
 _UNREGISTERED_LIMIT_CENTAVOS = 20_000  # IN BCB 491/2024: R$ 200 per transaction from a device not registered
 _SETTLED_DEVICE_MS = 3 * DAY_MS
+_NEW_DEVICE = 1 << SESSION_FLAGS.index("NEW_DEVICE")
 
-_TEXTS = ("", "obrigado!", "aluguel", "almoço", "parcela 3/10", "presente", "conta de luz", "vaquinha", "frete", "nf 1023",
-          "pagamento referente ao pedido", "mensalidade escolar", "uber", "feira", "sinal do serviço combinado")  # fmt: skip
-_MANUAL_CHANNELS = ("MOBILE", "MOBILE", "MOBILE", "MOBILE", "MOBILE", "MOBILE", "MOBILE", "WEB", "WEB", "BRANCH", "ATM")
+REFUNDS = frozenset({"REFU", "IPRT"})
+"""Purposes of refunds: they name no key and come from no session."""
+
+KEYLESS = frozenset({"MANU", "AUTO"})
+"""Initiations that look up no key."""
+
+_TEXTS = (
+    "", "obrigado!", "aluguel", "almoço", "parcela 3/10", "presente", "conta de luz", "vaquinha", "frete", "nf 1023",
+    "pagamento referente ao pedido", "mensalidade escolar", "uber", "feira", "sinal do serviço combinado",
+)  # fmt: skip
+_MANUAL_CHANNELS = (*("MOBILE",) * 14, *("WEB",) * 4, "BRANCH", "ATM")
 _PERSON_CHANNELS = (*("MOBILE",) * 30, "WEB", "WEB")
 _COMPANY_CHANNELS = (*("API",) * 10, *("WEB",) * 6, *("MOBILE",) * 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(NamedTuple):
     """What feedback needs to know about a payment that was sent."""
 
     end_to_end_id: str
     at_ms: int
     amount_centavos: int
+    purpose: str
     payer: int
     receiver: int
     pix_key: str | None
     receiver_account: str
     receiver_ispb: str
+
+
+class _Noise:
+    """The random part of a block's messages, drawn at once; each attribute is a list with one value per row."""
+
+    def __init__(self, rng: np.random.Generator, number: int, first_serial: int) -> None:
+        self.suffix: list[bytes] = _suffixes(rng, number, first_serial)
+        self.lookup_ms: list[int] = np.minimum(rng.exponential(15_000.0, number), 600_000.0).astype(int).tolist()
+        likelihoods = np.array([_FALSE_ALARMS[flag] for flag in SESSION_FLAGS])
+        raised = rng.random((number, len(likelihoods))) < likelihoods
+        self.flags: list[int] = (raised @ (1 << np.arange(len(likelihoods)))).tolist()
+        self.jitter: list[list[float]] = np.round(rng.normal(0.0, 0.03, (number, 2)), 6).tolist()
+        self.headroom: list[float] = np.where(rng.random(number) < 0.12, 0.0, rng.exponential(3.0, number)).tolist()
+        self.gap: list[float] = rng.random(number).tolist()
+        self.pick: list[int] = rng.integers(0, 2**31, number).tolist()
+
+
+def _suffixes(rng: np.random.Generator, number: int, first_serial: int) -> list[bytes]:
+    """Eleven alphanumerics each: six at random, five of a counter, so that no identifier repeats in a run."""
+    serials = first_serial + np.arange(number, dtype=np.int64)
+    digits = np.empty((number, 11), np.int64)
+    digits[:, :6] = rng.integers(0, 62, (number, 6))
+    for position in range(10, 5, -1):
+        serials, digits[:, position] = np.divmod(serials, 62)
+    return np.ascontiguousarray(_BASE62[digits]).view("S11")[:, 0].tolist()  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4096)
+def _minute_text(minute: int) -> str:
+    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y%m%d%H%M")
 
 
 class MessageWriter:
@@ -72,13 +113,13 @@ class MessageWriter:
         self._population = population
         self._snapshots = SnapshotWriter(population, full=full_snapshot)
         self._payers: dict[int, dict[str, object]] = {}
-        self._receivers: dict[int, tuple[int, dict[str, object], dict[str, object]]] = {}
+        self._receivers: dict[int, tuple[int, _Fields, _Fields, _Fields, _Fields]] = {}
         self._encode = msgspec.json.Encoder().encode
         self._written = 0
         self._flag_lists: dict[int, list[str]] = {}
 
     def write(self, rng: np.random.Generator, rows: Sequence[Row]) -> Iterator[tuple[bytes, Payment, Label | None]]:
-        """Yield the message of each row.
+        """Yield the message of each row, what feedback needs of it, and its label.
 
         Parameters
         ----------
@@ -89,14 +130,150 @@ class MessageWriter:
         """
         noise = _Noise(rng, len(rows), self._written)
         self._written += len(rows)
+        population = self._population
         for position, (step, label) in enumerate(rows):
-            message = self._message(step, noise, position)
-            pix_key = message.get("pix_key")
-            yield (
-                self._encode(message),
-                Payment(
-                    message["end_to_end_id"], step.at_ms, message["amount_centavos"], step.payer, step.receiver,
-                    pix_key, message["receiver_account"], message["receiver_ispb"],
-                ),
-                label,
+            minute = (step.at_ms - noise.lookup_ms[position]) // MINUTE_MS
+            suffix = noise.suffix[position].decode()
+            identifier = f"E{population.institution(step.payer)}{_minute_text(minute)}{suffix}"
+            amount = self._settle(step, noise.headroom[position])
+            message: dict[str, object] = {
+                "end_to_end_id": identifier,
+                "timestamp": step.at_ms,
+                "amount_centavos": amount,
+                "initiation": step.initiation,
+                "purpose": step.purpose,
+                **self._payer(step.payer),
+            }
+            pix_key = self._add_receiver(message, step, noise, position)
+            if step.purpose not in REFUNDS:
+                self._add_session(message, step, noise, position)
+            message.update(step.facts)
+            account, institution = population.account(step.receiver), population.institution(step.receiver)
+            payment = Payment(
+                identifier, step.at_ms, amount, step.purpose, step.payer, step.receiver, pix_key, account, institution
             )
+            yield self._encode(message), payment, label
+
+    def _settle(self, step: Step, headroom: float) -> int:
+        """Carry the step out on devices, limits and balances; return the amount that the bank let through."""
+        population, payer, at_ms = self._population, step.payer, step.at_ms
+        if step.new_device:
+            population.device_generation[payer] += 1
+            population.device_since[payer] = at_ms
+            population.device_registered_from[payer] = at_ms + 8 * HOUR_MS
+        if step.new_limit_centavos > population.limit_day[payer]:
+            population.limit_day[payer] = step.new_limit_centavos
+            population.limit_raised_at[payer] = at_ms
+            self._payers.pop(payer, None)
+        amount = min(step.amount_centavos, self._limit(payer, step.receiver, at_ms))
+        if at_ms < population.device_registered_from[payer]:
+            amount = min(amount, _UNREGISTERED_LIMIT_CENTAVOS)
+        if population.balance[payer] < amount:  # savings, a salary or an overdraft came in by another way
+            population.balance[payer] = amount + int(amount * headroom)
+        population.balance[payer] -= amount
+        population.balance[step.receiver] += amount
+        return amount
+
+    def _limit(self, payer: int, receiver: int, at_ms: int) -> int:
+        """The payer's limit for this payment: the night's only holds between natural persons."""
+        population = self._population
+        by_day = 6 <= (at_ms + BRASILIA_OFFSET_MS) // HOUR_MS % 24 < 20
+        between_people = population.is_person(payer) and population.is_person(receiver)
+        limits = population.limit_day if by_day or not between_people else population.limit_night
+        return int(limits[payer])
+
+    def _payer(self, entity: int) -> dict[str, object]:
+        fields = self._payers.get(entity)
+        if fields is None:
+            population = self._population
+            fields = {
+                "payer_account": population.account(entity),
+                "payer_ispb": population.institution(entity),
+                "payer_tax_id": population.tax_id(entity),
+                "payer_person": "NATURAL" if population.is_person(entity) else "LEGAL",
+                "payer_account_opened_at": int(population.account_opened_at[entity]),
+            }
+            if population.limit_raised_at[entity]:
+                fields["payer_limit_raised_at"] = int(population.limit_raised_at[entity])
+            if len(self._payers) >= _CACHED_ENTITIES:
+                self._payers.clear()
+            self._payers[entity] = fields
+        return fields
+
+    def _add_receiver(self, message: dict[str, object], step: Step, noise: _Noise, position: int) -> str | None:
+        """Add the receiver, its key where one was used, and DICT's snapshot; return the key."""
+        population, entity = self._population, step.receiver
+        cached = self._receivers.get(entity)
+        if cached is None or cached[0] <= step.at_ms:
+            identity: dict[str, object] = {
+                "receiver_account": population.account(entity),
+                "receiver_ispb": population.institution(entity),
+                "receiver_tax_id": population.tax_id(entity),
+                "receiver_person": "NATURAL" if population.is_person(entity) else "LEGAL",
+            }
+            key: dict[str, object] = {
+                "pix_key": population.key_of(entity), "pix_key_type": population.key_type_of(entity),
+            }  # fmt: skip
+            expiry = self._snapshots.watermark(entity, step.at_ms) + SNAPSHOT_LIFE_MS
+            person = self._snapshots.person(entity, step.at_ms)
+            cached = (expiry, identity, key, person, self._snapshots.key(entity))
+            if len(self._receivers) >= _CACHED_ENTITIES:
+                self._receivers.clear()
+            self._receivers[entity] = cached
+        _, identity, key, person_data, key_data = cached
+        message.update(identity)
+        has_snapshot = noise.gap[position] > 0.02 and step.purpose not in REFUNDS  # a lookup fails now and then
+        if has_snapshot:
+            message.update(person_data)
+        if step.initiation in KEYLESS or step.purpose in REFUNDS:
+            return None
+        message.update(key)
+        if has_snapshot:
+            message.update(key_data)
+        return str(step.facts.get("pix_key", key["pix_key"]))
+
+    def _add_session(self, message: dict[str, object], step: Step, noise: _Noise, position: int) -> None:
+        """Add channel, device, place, session flags, limit, balance and text, as far as the bank knows them."""
+        population, payer = self._population, step.payer
+        pick, gap = noise.pick[position], noise.gap[position]
+        person = population.is_person(payer)
+        choices = (_MANUAL_CHANNELS if step.initiation == "MANU" else _PERSON_CHANNELS) if person else _COMPANY_CHANNELS
+        channel = "MOBILE" if step.device or step.place else choices[pick % len(choices)]
+        message["channel"] = channel
+        message["payer_limit_centavos"] = self._limit(payer, step.receiver, step.at_ms)
+        if gap < 0.95:
+            message["payer_balance_centavos"] = int(population.balance[payer]) + int(str(message["amount_centavos"]))
+        if channel in {"MOBILE", "WEB"}:
+            message["device_id"] = step.device or population.device_of(payer)
+            message["device_registered"] = bool(step.at_ms >= population.device_registered_from[payer])
+            message["ip"] = documents.ip_address(payer * 2_654_435_761 + pick % 4 * 40_503)
+            flags = noise.flags[position]
+            if step.at_ms - population.device_since[payer] < _SETTLED_DEVICE_MS:
+                flags |= _NEW_DEVICE
+            message["session_flags"] = self._flags(flags, step.flags)
+        if channel == "MOBILE" and population.shares_location[payer]:
+            latitude, longitude = step.place or self._place(payer, step.at_ms)
+            jitter = noise.jitter[position]
+            message["latitude"] = round(latitude + jitter[0], 6)
+            message["longitude"] = round(longitude + jitter[1], 6)
+        if pick % 97 < 12:
+            message["remittance_text"] = _TEXTS[pick % len(_TEXTS)]
+
+    def _place(self, person: int, at_ms: int) -> tuple[float, float]:
+        """Home, or the city of a trip: about one person in twenty is away in a given week."""
+        population = self._population
+        trip = (person * 2_654_435_761 + at_ms // (7 * DAY_MS) * 97_003) >> 7
+        if trip % 100 < 5:
+            latitude, longitude = population.city_centres[trip // 100 % len(population.city_centres)]
+        else:
+            latitude, longitude = population.home[person]
+        return float(latitude), float(longitude)
+
+    def _flags(self, raised: int, seen: tuple[str, ...]) -> list[str]:
+        for flag in seen:
+            raised |= 1 << SESSION_FLAGS.index(flag)
+        flags = self._flag_lists.get(raised)
+        if flags is None:
+            flags = [flag for bit, flag in enumerate(SESSION_FLAGS) if raised >> bit & 1]
+            self._flag_lists[raised] = flags
+        return flags

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ops.traffic.seasons import DAY_MS
@@ -119,7 +117,7 @@ def new_key(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
     steps = [Step(at_ms, victim, receiver, amount, facts=facts)] if victim != receiver else []
     if rng.random() < 0.4 and steps:
         again = at_ms + hours(rng, 1.0)
-        steps.append(replace(steps[0], at_ms=again, amount_centavos=share(rng, amount, 0.3, 0.9)))
+        steps.append(steps[0]._replace(at_ms=again, amount_centavos=share(rng, amount, 0.3, 0.9)))
     return steps + onward(cast, rng, receiver, amount, steps[-1].at_ms if steps else at_ms, mean_minutes=8.0)
 
 

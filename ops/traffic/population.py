@@ -61,6 +61,8 @@ class Population:
         People who lend their accounts to fraud, in the order in which they are recruited.
     fake_shops
         Companies that exist to defraud.
+    crooks
+        All of both.
 
     Raises
     ------
@@ -205,6 +207,7 @@ class Population:
         self.mules = rng.permutation(people)[: max(12, people // 150)]
         self.fake_shops = people + rng.permutation(self.companies)[: max(3, self.companies // 60)]
         crooks = np.concatenate([self.mules, self.fake_shops])
+        self.crooks = frozenset(crooks.tolist())
         # A third of the recruited accounts are young; the others were bought from, or rented by, ordinary clients.
         young = crooks[rng.random(len(crooks)) < 0.35]
         self.account_opened_at[young] = self.start_ms - (rng.exponential(30.0, len(young)) * DAY_MS).astype(np.int64)

@@ -68,9 +68,16 @@ def sim_swap(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
             facts = {"device_registered": registered}
             steps.append(
                 Step(
-                    when, victim, mule, amount, cast.lookup_initiation(rng), flags=flags, device=device, place=place,
+                    when,
+                    victim,
+                    mule,
+                    amount,
+                    cast.lookup_initiation(rng),
+                    flags=flags,
+                    device=device,
+                    place=place,
                     facts=facts,
-                )  # fmt: skip
+                )
             )
             steps += onward(cast, rng, mule, amount, when)
         when += minutes(rng, 3)

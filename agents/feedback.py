@@ -1,0 +1,40 @@
+"""MED feedback: `pix-feedback` to `pix-markers`, and the markers into the receivers' profiles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agents.outbox import Outbox
+from app import metrics
+from app.batching import BatchApp, BatchSchema
+from app.domain.field_checks import TimeLimits
+from app.domain.siphash import HashKey
+from app.topics import FEEDBACK, MARKERS
+from models.marking import mark_receivers
+from tables.changelog import ShardTable
+
+__all__ = ["feedback_agents"]
+
+
+def feedback_agents(
+    app: BatchApp, receivers: ShardTable, outbox: Outbox, partitions: int, hash_key: HashKey, limits: TimeLimits
+) -> None:
+    """Register both agents on `app`."""
+
+    @app.agent(app.topic(FEEDBACK.name, schema=BatchSchema()), name="feedback")
+    async def feedback(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
+        async for event in stream.noack().events():
+            await outbox.room()
+            output = mark_receivers(event.value, event.message.partition, partitions, hash_key, limits)
+            metrics.count_rejections(output.rejections)
+            # No state here: a batch is done once its outputs are acknowledged. A repeat after a crash is recognised
+            # by the marker's id.
+            await outbox.put(output.sends)
+            event.ack()
+
+    @app.agent(app.topic(MARKERS.name, schema=BatchSchema()), name="markers")
+    async def markers(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
+        async for event in stream.noack().events():
+            shard = receivers.shard(event.message.partition)
+            metrics.MARKERS.inc(shard.stage.apply_markers(event.value))
+            shard.track(event, outbox.put(()))

@@ -1,0 +1,51 @@
+"""Stage 2: `pix-enriched` to `pix-decisions` and `pix-features`, keyed by payer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from agents.controls import Controls
+from agents.outbox import Outbox
+from app import metrics
+from app.batching import BatchApp, BatchSchema
+from app.domain.decision import ACTIONS
+from app.topics import ENRICHED
+from models.payer_stage import PayerOutput
+from tables.changelog import ShardTable
+
+__all__ = ["payers_agent"]
+
+
+def payers_agent(
+    app: BatchApp, table: ShardTable, outbox: Outbox, controls: Controls, watch: Callable[[PayerOutput], None]
+) -> None:
+    """Register the agent on `app`; `watch` is shown each batch of new decisions."""
+
+    @app.agent(app.topic(ENRICHED.name, schema=BatchSchema()), name="payers")
+    async def payers(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
+        async for event in stream.noack().events():
+            await outbox.room()
+            shard = table.shard(event.message.partition)
+            await controls.apply(shard)
+            with metrics.BATCH_SECONDS.labels("payers").time():
+                output = shard.stage.apply(event.value)
+                sent = outbox.put(output.sends)
+                shard.track(event, sent)
+            _count(output, sent)
+            watch(output)
+
+
+def _count(output: PayerOutput, sent: asyncio.Future[None]) -> None:
+    decided = output.decided
+    for action, count in zip(ACTIONS, np.bincount(decided.rows["action"], minlength=len(ACTIONS)), strict=True):
+        metrics.DECISIONS.labels(action).inc(int(count))
+    metrics.REPEATS.labels("producer").inc(output.retries)
+    metrics.count_rejections(output.rejections)
+    if len(decided.rows):
+        oldest_ms = int(decided.received_at.min())
+        sent.add_done_callback(lambda _: metrics.DECISION_SECONDS.observe(max(0.0, time.time() - oldest_ms / 1000)))

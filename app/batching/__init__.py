@@ -1,0 +1,14 @@
+"""A Faust transport that delivers whole fetches: one event per partition and fetch, acknowledged in any order.
+
+Stock Faust spends 70-97 us on every record in its conductor and stream. Here an event carries a `Batch` (all records
+of one partition that one fetch returned), so that this cost is paid once per fetch. Subclasses only, nothing patched.
+"""
+
+from app.batching.app import BatchApp
+from app.batching.batch import Batch
+from app.batching.partitions import partition_for
+from app.batching.producer import BatchProducer, OversizeError
+from app.batching.progress import GapError
+from app.batching.schema import BatchSchema
+
+__all__ = ["Batch", "BatchApp", "BatchProducer", "BatchSchema", "GapError", "OversizeError", "partition_for"]

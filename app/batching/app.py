@@ -1,0 +1,193 @@
+"""The Faust app whose agents receive whole fetches, and that hands partitions over without repeating work."""
+# ruff: noqa: SLF001  (faust tells nowhere else which streams its agents read)
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, cast
+
+import faust
+from faust.types import TP
+from mode.supervisors import ForfeitOneForOneSupervisor
+
+from app.batching.consumer import BatchConsumer
+from app.batching.schema import BatchSchema
+from app.batching.transport import BatchTransport
+
+# Kafka's default for a topic's max.message.bytes is 1,048,588.
+_MESSAGE_BYTES = 1_000_000
+_CHECKPOINT_BYTES = 16 * 1024 * 1024
+_AGENT_POLL_S = 0.002
+
+
+class HandoverError(Exception):
+    """The app could not finish with its partitions before they were revoked."""
+
+
+class BatchAgent(faust.Agent):
+    """An agent that takes the app down with it: a worker that went on without it would never commit again."""
+
+    async def _execute_actor(self, coro: Awaitable[Any], aref: Any) -> None:  # noqa: ANN401  (faust's signature)
+        await super()._execute_actor(coro, aref)
+        if not (aref.should_stop or aref.crashed or self.should_stop or self.app.should_stop):
+            await self.app.crash(RuntimeError(f"Agent {self.name} returned: it must read its stream for ever"))
+
+
+class BatchApp(faust.App):
+    """A Faust app on `BatchTransport`.
+
+    Topics with `BatchSchema` arrive as batches::
+
+        async for event in stream.noack().events():
+            batch = event.value
+            ...
+            event.ack()  # once its outputs are durable; in any order, later, from anywhere
+
+    Each such topic has one agent, of concurrency 1. An agent's exception, or its return, crashes the app.
+
+    Parameters
+    ----------
+    fetch_max_wait_ms, fetch_min_bytes
+        How long the broker may hold a fetch back, and for how many bytes.
+    fetch_max_records
+        Records of one batch, at most. Batches of a changelog end with a record batch instead, and may be longer.
+    max_queued_batches
+        Batches of one partition that wait for its agent, at most, before fetching from it pauses.
+    max_pending_records
+        Records of one partition that are delivered and not acknowledged, above which fetching from it pauses.
+    read_committed
+        Whether records of aborted transactions are skipped.
+    handover_timeout_s
+        How long handing partitions over may take; then the app crashes, before the group takes them away.
+        Default: 0.8 of ``broker_rebalance_timeout``.
+    **options
+        Faust's own. Here a record batch that need not be atomic has ``producer_max_batch_size`` = 1 MB, and one that
+        must be (a checkpoint) ``producer_max_request_size`` = 16 MiB, at most.
+
+    Attributes
+    ----------
+    sources_open
+        Whether source topics are delivered: not from the start of a rebalance until `after_assign` has returned.
+    """
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002  (faust's name)
+        *,
+        fetch_max_wait_ms: int = 500,
+        fetch_min_bytes: int = 1,
+        fetch_max_records: int = 10_000,
+        max_queued_batches: int = 2,
+        max_pending_records: int = 200_000,
+        read_committed: bool = False,
+        handover_timeout_s: float | None = None,
+        **options: Any,  # noqa: ANN401  (faust's signature)
+    ) -> None:
+        self.fetch_max_wait_ms = fetch_max_wait_ms
+        self.fetch_min_bytes = fetch_min_bytes
+        self.fetch_max_records = fetch_max_records
+        self.max_queued_batches = max_queued_batches
+        self.max_pending_records = max_pending_records
+        self.read_committed = read_committed
+        self.handover_timeout_s = handover_timeout_s
+        self.sources_open = False
+        self._is_prepared = False
+        self._handover = asyncio.Lock()
+        defaults = {
+            "Agent": BatchAgent,
+            # Stock restarts an agent that failed, which would then go on behind the batch that it failed on.
+            "agent_supervisor": ForfeitOneForOneSupervisor,
+            "producer_max_batch_size": _MESSAGE_BYTES,
+            "producer_max_request_size": _CHECKPOINT_BYTES,
+            # Bounds the one queue that `max_queued_batches` does not: that of recovery.
+            "stream_buffer_maxsize": 16,
+            # The handover waits for agents, and for longer than a batch never.
+            "stream_wait_empty": False,
+        }
+        super().__init__(id, **{**defaults, **options})
+
+    async def before_revoke(self, revoked: set[TP]) -> None:
+        """Finish with `revoked`: make outputs and state durable and acknowledge every batch that an agent has taken.
+
+        Called before a rebalance and before the worker stops, if `after_assign` was called for the partitions. No agent
+        is in the middle of a batch, none will be given one, and what is acknowledged here is committed right after.
+        A batch left unacknowledged crashes the app: its agent might still write for a partition that others own.
+        """
+
+    async def after_assign(self, assigned: set[TP]) -> None:
+        """Prepare for `assigned` (may be empty): tables are restored, and no source batch has been delivered yet."""
+
+    # Wiring
+
+    def _new_transport(self) -> BatchTransport:
+        return BatchTransport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> BatchTransport:
+        return BatchTransport(self.conf.broker_producer, self)
+
+    def stream(self, channel: Any, beacon: Any = None, **kwargs: Any) -> Any:  # noqa: ANN401  (faust's signature)
+        """Return a stream; that of a batch topic never acknowledges by itself."""
+        if isinstance(getattr(channel, "schema", None), BatchSchema):
+            kwargs["enable_acks"] = False
+        return super().stream(channel, beacon, **kwargs)
+
+    async def _on_agent_error(self, _agent: Any, exc: BaseException) -> None:  # noqa: ANN401  (faust's signature)
+        await self.crash(exc)
+
+    # Rebalance
+
+    def on_rebalance_start(self) -> None:
+        """Close the gate. Called in the consumer's thread."""
+        super().on_rebalance_start()
+        self.sources_open = False
+
+    def on_rebalance_end(self) -> None:
+        """Let the app prepare, then open the gate. Called when recovery is over and all positions are sought."""
+        # A thread switch between the last two lines of `_open_sources` may have left it open for the old assignment.
+        self.sources_open = False
+        super().on_rebalance_end()
+        self.add_future(self._open_sources(self.rebalancing_count))
+
+    async def _open_sources(self, rebalance: int) -> None:
+        async with self._handover:
+            if self.rebalancing or rebalance != self.rebalancing_count:
+                return
+            await self.after_assign(self.consumer.assignment())
+            self._is_prepared = True
+            if rebalance == self.rebalancing_count:
+                self.sources_open = True
+
+    async def _consumer_wait_empty(self, consumer: Any, _logger: Any) -> None:  # noqa: ANN401  (faust's signature)
+        """Hand over the assigned partitions and commit.
+
+        Faust calls this before a rebalance and before it stops the worker, in both cases with the flow suspended and
+        the queues cleared.
+        """
+        if self.crashed:
+            return  # what the agents hold is not to be trusted; the next owner replays it
+        try:
+            await self._hand_over(cast("BatchConsumer", consumer))
+        except Exception as exc:  # noqa: BLE001  (whatever it is, the worker must not live on)
+            await self.crash(exc)
+        else:
+            await consumer.commit_and_end_transactions()
+
+    async def _hand_over(self, consumer: BatchConsumer) -> None:
+        timeout_s = self.handover_timeout_s or 0.8 * self.conf.broker_rebalance_timeout
+        async with asyncio.timeout(timeout_s), self._handover:
+            while self._is_agent_busy():  # noqa: ASYNC110  (streams signal nothing)
+                await asyncio.sleep(_AGENT_POLL_S)
+            if self._is_prepared:
+                self._is_prepared = False
+                await self.before_revoke(consumer.assignment())
+            left = consumer.taken_partitions()
+            if left:
+                raise HandoverError(
+                    f"before_revoke: expected every batch acknowledged, got some left of {sorted(left)}"
+                )
+
+    def _is_agent_busy(self) -> bool:
+        return any(
+            actor.stream.get_active_stream().current_event is not None
+            for agent in self.agents.values()
+            for actor in agent._actors
+        )

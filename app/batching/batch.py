@@ -1,0 +1,93 @@
+"""The records of one partition that one fetch returned."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from faust.types import TP
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Batch:
+    """Consecutive records of one partition, as columns of equal length.
+
+    A batch covers the offsets from `base` up to, not including, `next_offset`. It may hold fewer records than that,
+    even none: compaction leaves holes, and transaction markers and aborted records take up offsets but carry nothing.
+    Batches of a partition follow each other without a gap: each starts at its predecessor's `next_offset`.
+
+    Attributes
+    ----------
+    tp
+        Topic and partition.
+    base
+        Fetch position at which the batch starts.
+    next_offset
+        Fetch position after the batch: what is committed once the batch is acknowledged.
+    keys, values
+        As Kafka holds them; ``None`` is a missing key, or a tombstone's value.
+    offsets
+        Offset of each record, ascending.
+    timestamps_ms
+        Kafka's timestamp of each record, epoch milliseconds.
+    generation
+        Generation of the consumer group in which the batch was fetched.
+    """
+
+    tp: TP
+    base: int
+    next_offset: int
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    offsets: Sequence[int]
+    timestamps_ms: list[int]
+    generation: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        # The records stay out of it: a payment's fields must not reach a log.
+        return f"<Batch {self.tp.topic}-{self.tp.partition} [{self.base}, {self.next_offset}) records={len(self)}>"
+
+    def trim(self, offset: int) -> "Batch":
+        """Return the part of the batch from `offset` on, which may be without records.
+
+        Parameters
+        ----------
+        offset
+            First offset to keep; at most `next_offset`.
+
+        Raises
+        ------
+        ValueError
+            If `offset` lies beyond the batch.
+        """
+        if offset > self.next_offset:
+            raise ValueError(f"offset: expected at most {self.next_offset}, got {offset}")
+        first = bisect_left(self.offsets, offset)
+        return self._slice(first, len(self), max(offset, self.base), self.next_offset)
+
+    def pieces(self, max_records: int) -> Iterator["Batch"]:
+        """Yield the batch in parts of at most `max_records` records that follow each other without a gap."""
+        if len(self) <= max_records:
+            yield self
+            return
+        base = self.base
+        for first in range(0, len(self), max_records):
+            last = min(first + max_records, len(self))
+            end = self.next_offset if last == len(self) else self.offsets[last]
+            yield self._slice(first, last, base, end)
+            base = end
+
+    def _slice(self, first: int, last: int, base: int, next_offset: int) -> "Batch":
+        part = slice(first, last)
+        return Batch(
+            self.tp,
+            base,
+            next_offset,
+            self.keys[part],
+            self.values[part],
+            self.offsets[part],
+            self.timestamps_ms[part],
+            self.generation,
+        )

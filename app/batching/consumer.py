@@ -1,0 +1,225 @@
+"""The consumer: delivers batches, and commits exactly what is acknowledged."""
+# ruff: noqa: SLF001  (the hooks of faust's consumer and conductor are private by name)
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from faust.exceptions import ImproperlyConfigured
+from faust.transport.conductor import Conductor
+from faust.transport.drivers.aiokafka import Consumer
+from faust.types import TP, Message
+from faust.types.tuples import ack_lock
+from mode.utils.futures import notify
+
+from app.batching.batch import Batch
+from app.batching.fetching import BatchConsumerThread
+from app.batching.progress import BatchMessage, Progress
+from app.batching.schema import BatchSchema
+
+if TYPE_CHECKING:
+    from app.batching.app import BatchApp
+
+# How long the fetch loop rests when no partition has room, and at most waits for others meanwhile.
+_BACKPRESSURE_POLL_S = 0.01
+
+
+class PartitionsLostError(Exception):
+    """The group gave this worker's partitions to another before they were handed over."""
+
+
+class BatchConsumer(Consumer):
+    """Faust's consumer for batch topics; topics without `BatchSchema` are left to the stock code.
+
+    Attributes
+    ----------
+    batch_topics
+        Names of the subscribed topics that are delivered as batches.
+    """
+
+    app: "BatchApp"
+    _thread: BatchConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (faust's signature)
+        super().__init__(*args, **kwargs)
+        self.batch_topics: frozenset[str] = frozenset()
+        self._progress: dict[TP, Progress] = {}
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # Delivery
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109  (faust's signature)
+        """Yield the messages of one fetch: one per partition of a batch topic.
+
+        Raises
+        ------
+        GapError
+            If a batch does not start where its predecessor ended; this crashes the app.
+        """
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # mode means any event
+        active = self._get_active_partitions()
+        ready = {tp for tp in active if self._has_room(tp)}
+        if not ready:
+            await self.sleep(_BACKPRESSURE_POLL_S)
+            return
+        records = await self._getmany(ready, timeout if len(ready) == len(active) else _BACKPRESSURE_POLL_S)
+        for tp, message in self._messages(records):
+            yield tp, message
+
+    def _messages(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Message]]:
+        generation = self.app.consumer_generation_id
+        single: dict[TP, list[Any]] = {}
+        for tp, fetched in records.items():
+            if tp.topic not in self.batch_topics:
+                single[tp] = fetched
+                continue
+            for batch in fetched:
+                # A fetch that a rebalance has overtaken is dropped whole: every position is sought again.
+                if self._is_overtaken(batch.generation):
+                    return
+                if tp in self._get_active_partitions():
+                    yield tp, self._to_batch_message(batch)
+        for tp, record in self.scheduler.iterate(single):
+            if self._is_overtaken(generation):
+                return
+            if tp in self._get_active_partitions() or tp in self._buffered_partitions:
+                yield tp, self._to_message(tp, record)
+
+    def _is_overtaken(self, generation: int) -> bool:
+        return self.should_stop or not self.flow_active or generation != self.app.consumer_generation_id
+
+    def _to_batch_message(self, batch: Batch) -> BatchMessage:
+        tp = batch.tp
+        if len(cast("Conductor", self.app.topics)._tp_index.get(tp, ())) > 1:
+            raise ImproperlyConfigured(f"{tp.topic}: a batch topic can have one agent per app, got several")
+        self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+        message = BatchMessage(batch)
+        progress = self._progress.setdefault(tp, Progress())
+        progress.arrive(tp, batch.base, batch.next_offset)
+        if self.app.topics.acks_enabled_for(tp.topic):
+            progress.deliver(message)
+        return message
+
+    def _has_room(self, tp: TP) -> bool:
+        progress = self._progress.get(tp)
+        return progress is None or (
+            progress.pending_records < self.app.max_pending_records
+            and progress.queued_batches() < self.app.max_queued_batches
+        )
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Ignore the pressure on batch topics' queues: `_has_room` bounds them, and stock would sleep for a second."""
+        if tp.topic not in self.batch_topics:
+            super().on_buffer_full(tp)
+
+    # Positions
+
+    async def perform_seek(self) -> None:
+        """Seek to the committed offsets, from which the sources must then continue without a gap."""
+        await super().perform_seek()
+        for tp in self.assignment():
+            if tp.topic in self.batch_topics and not self._is_changelog_tp(tp):
+                self._progress[tp] = Progress(self._committed_offset[tp])
+
+    async def seek(self, partition: TP, offset: int) -> None:
+        """Seek `partition` to `offset`, where its next batch must start. Only while the sources are not open."""
+        await super().seek(partition, offset)
+        if partition.topic in self.batch_topics:
+            self._progress[partition] = Progress(offset)
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Seek changelogs for recovery.
+
+        Faust seeks one offset too low; where retention has cut the log there, aiokafka moves up to the log's start.
+        So the first batch may start anywhere, and those that follow may not.
+        """
+        await super().seek_wait(partitions)
+        for tp in partitions:
+            self._progress.pop(tp, None)
+
+    # Acknowledgements and commits
+
+    def ack(self, message: Message) -> bool:
+        """Mark a batch as processed; the order is free."""
+        if not isinstance(message, BatchMessage):
+            return super().ack(message)
+        with ack_lock:
+            # Faust's pure-Python stream acknowledges what it skips during a rebalance; no agent has seen that.
+            if message.acked or not message.tracked:
+                return False
+            message.acked = True
+            self._unacked_messages.discard(message)
+            self._n_acked += 1
+            progress = self._progress.get(message.tp)
+            if progress is not None:
+                progress.advance()
+            notify(self._waiting_for_ack)
+        return True
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:  # noqa: ANN401  (faust's signature)
+        yield from super()._filter_tps_with_pending_acks(topics)
+        for tp in self._progress:
+            if topics is None or tp in topics or tp.topic in topics:
+                yield tp
+
+    def _new_offset(self, tp: TP) -> int | None:
+        if tp.topic not in self.batch_topics:
+            return super()._new_offset(tp)
+        progress = self._progress.get(tp)
+        return None if progress is None else progress.committable
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        # Faust takes the offsets inside a batch for a gap, and would list every one of them.
+        if tp.topic not in self.batch_topics:
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        committed = await super()._commit(offsets)
+        if not committed and not self.app.should_stop:
+            await self.app.crash(PartitionsLostError(f"The group refused to commit {_names(offsets)}"))
+        return committed
+
+    # Rebalance
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Hand over `revoked`, and only then forget what they have acknowledged.
+
+        Stock Faust forgets first, so that the commit of the handover commits nothing.
+        """
+        if revoked and self._thread.membership_lost():
+            await self.app.crash(PartitionsLostError(f"The group expelled this worker, owner of {_names(revoked)}"))
+        for tps in (self._active_partitions, self._paused_partitions):
+            tps.difference_update(revoked)
+        await self._on_partitions_revoked(revoked)
+        for tp in revoked:
+            for record in (
+                self._gap,
+                self._acked,
+                self._acked_index,
+                self._read_offset,
+                self._committed_offset,
+                self._progress,
+            ):
+                record.pop(tp, None)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Learn which of the subscribed topics are batch topics, before any position depends on it."""
+        self.batch_topics = frozenset(
+            name for channel in self.app.topics if isinstance(channel.schema, BatchSchema) for name in channel.topics
+        )
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def on_stop(self) -> None:
+        """Commit and stop; a crash has stopped the thread already, and what it left is replayed."""
+        if not self.crashed:
+            await super().on_stop()
+
+    def taken_partitions(self) -> set[TP]:
+        """Return the partitions of which an agent holds batches that it has not acknowledged."""
+        return {message.tp for message in self._unacked_messages if not message.acked}
+
+
+def _names(partitions: Iterable[TP]) -> str:
+    return ", ".join(f"{tp.topic}-{tp.partition}" for tp in sorted(partitions))

@@ -1,0 +1,96 @@
+"""The producer: idempotent, and sending prepared record batches to a given partition."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
+
+from aiokafka.producer.message_accumulator import BatchBuilder
+from faust.transport.drivers.aiokafka import Producer
+from faust.types import RecordMetadata
+
+
+class OversizeError(ValueError):
+    """Records do not fit into the size that a record batch may have."""
+
+
+class BatchProducer(Producer):
+    """Faust's producer, with whole record batches beside single messages.
+
+    Always idempotent with ``acks=all``: the broker drops the repeats that retries cause, and keeps their order.
+    """
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
+
+    def builder(self, *, max_bytes: int | None = None) -> BatchBuilder:
+        """Return an empty record batch that takes up to `max_bytes` bytes (default: one Kafka message's limit).
+
+        Its ``append(timestamp=, key=, value=)`` takes the timestamp in epoch milliseconds, and returns ``None`` when
+        the batch is full.
+        """
+        compression = self._ensure_producer()._message_accumulator._compression_type  # noqa: SLF001  (not public)
+        return BatchBuilder(max_bytes or self.max_batch_size, compression)
+
+    async def send_builder(self, topic: str, partition: int, builder: BatchBuilder) -> Awaitable[RecordMetadata]:
+        """Queue one record batch, and return what completes when it is acknowledged.
+
+        Waits while a batch for the same partition is still queued.
+        """
+        # An open batch would also take in what others send to the partition.
+        builder.close()
+        sent: Awaitable[RecordMetadata] = await self._ensure_producer().send_batch(builder, topic, partition=partition)
+        return sent
+
+    async def send_records(
+        self,
+        topic: str,
+        partition: int,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps_ms: Sequence[int],
+        *,
+        atomic: bool = False,
+    ) -> Awaitable[list[RecordMetadata]]:
+        """Send records, in order, in as few record batches as possible.
+
+        Parameters
+        ----------
+        topic, partition
+            Where to.
+        keys, values, timestamps_ms
+            The records, as columns of equal length; times are epoch milliseconds.
+        atomic
+            Whether they must be ONE record batch, which the broker appends as a whole or not at all. It may have
+            ``producer_max_request_size`` bytes; otherwise batches have at most ``producer_max_batch_size``.
+
+        Returns
+        -------
+        awaitable
+            Completes when every record is acknowledged, with the metadata of each record batch.
+
+        Raises
+        ------
+        OversizeError
+            If the records of an atomic call, or a single record of any, exceed the limit. Nothing of an atomic call is
+            sent then.
+        """
+        max_bytes = self.max_request_size if atomic else self.max_batch_size
+        sent: list[Awaitable[RecordMetadata]] = []
+        builder = self.builder(max_bytes=max_bytes)
+        for key, value, timestamp_ms in zip(keys, values, timestamps_ms, strict=True):
+            if builder.append(timestamp=timestamp_ms, key=key, value=value) is None:
+                if atomic:
+                    raise OversizeError(
+                        f"{topic}-{partition}: expected one record batch of at most {max_bytes} bytes, "
+                        f"got {len(values)} records of which {builder.record_count()} fit"
+                    )
+                sent.append(await self.send_builder(topic, partition, builder))
+                builder = self.builder(max_bytes=max_bytes)
+                builder.append(timestamp=timestamp_ms, key=key, value=value)
+            if builder.size() > max_bytes:  # only the first record of a batch is taken whatever its size
+                raise OversizeError(
+                    f"{topic}-{partition}: expected a record of at most {max_bytes} bytes, got {builder.size()}"
+                )
+        if builder.record_count():
+            sent.append(await self.send_builder(topic, partition, builder))
+        return asyncio.gather(*sent)

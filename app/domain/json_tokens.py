@@ -1,0 +1,191 @@
+"""JSON's tokens in compiled code: strings, UTF-8, numbers.
+
+Every text is followed by a NUL byte, which no token contains, and by `app.domain.memory.PADDING`, so no loop asks
+whether the text has ended. JSON does not change; what depends on our messages stands in `scanner_kernel.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.domain.memory import Buffer, compiled, load_word, trailing_zeros
+
+__all__ = [
+    "are_digits",
+    "characters",
+    "decimal",
+    "digits_end",
+    "integer_end",
+    "number_end",
+    "number_of",
+    "skip_space",
+    "string_end",
+]
+
+_QUOTE, _MINUS, _DOT, _PLUS = 34, 45, 46, 43
+_ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
+_QUOTES, _BACKSLASHES, _SPACES = (_ONES * np.uint64(character) for character in (0x22, 0x5C, 0x20))
+_MASKS = np.array([(1 << 8 * size) - 1 for size in range(8)], np.uint64)
+_POWERS_OF_TEN = np.array([10.0**power for power in range(20)])
+_MAX_DIGITS = 19
+
+
+@compiled
+def skip_space(text: Buffer, place: int) -> int:
+    """Return the place of the first byte that is no white space."""
+    while text[place] == 32 or text[place] == 10 or text[place] == 13 or text[place] == 9:
+        place += 1
+    return place
+
+
+@compiled
+def _ends_of_string(word: np.uint64) -> np.uint64:
+    """Set the high bit of the first byte that is a quote, a backslash or below a space; later ones may be spoilt."""
+    quote, backslash = word ^ _QUOTES, word ^ _BACKSLASHES
+    return (((quote - _ONES) & ~quote) | ((backslash - _ONES) & ~backslash) | ((word - _SPACES) & ~word)) & _HIGHS
+
+
+@compiled
+def string_end(text: Buffer, place: int) -> tuple[int, bool]:
+    """Return where the closing quote stands (-1: an escape or a control character first), and whether all is ASCII."""
+    seen = np.uint64(0)
+    word = load_word(text, place)
+    ends = _ends_of_string(word)
+    while ends == np.uint64(0):
+        seen |= word
+        place += 8
+        word = load_word(text, place)
+        ends = _ends_of_string(word)
+    size = trailing_zeros(ends) >> 3
+    seen |= word & _MASKS[size]
+    place += size
+    return (place if text[place] == _QUOTE else -1), (seen & _HIGHS) == np.uint64(0)
+
+
+@compiled
+def characters(text: Buffer, start: int, stop: int) -> int:
+    """Return the number of characters of well-formed UTF-8, or -1. A quote follows, which ends a torn character."""
+    count = 0
+    while start < stop:
+        lead, following, low, high = text[start], 0, 0x80, 0xBF
+        if lead >= 0x80:
+            if 0xC2 <= lead <= 0xDF:
+                following = 1
+            elif 0xE0 <= lead <= 0xEF:
+                following = 2
+                low = 0xA0 if lead == 0xE0 else 0x80  # no overlong form
+                high = 0x9F if lead == 0xED else 0xBF  # no surrogate
+            elif 0xF0 <= lead <= 0xF4:
+                following = 3
+                low = 0x90 if lead == 0xF0 else 0x80
+                high = 0x8F if lead == 0xF4 else 0xBF  # not beyond U+10FFFF
+            else:
+                return -1
+            for place in range(start + 1, start + 1 + following):
+                if text[place] < low or text[place] > high:
+                    return -1
+                low, high = 0x80, 0xBF
+        start += 1 + following
+        count += 1
+    return count
+
+
+@compiled
+def digits_end(text: Buffer, place: int) -> int:
+    """Return the place of the first byte that is no digit."""
+    while 48 <= text[place] <= 57:
+        place += 1
+    return place
+
+
+@compiled
+def are_digits(text: Buffer, start: int, stop: int) -> bool:
+    """Return whether all bytes are digits."""
+    return digits_end(text, start) >= stop
+
+
+@compiled
+def number_of(text: Buffer, start: int, stop: int) -> int:
+    """Return the number that up to 18 digits spell."""
+    number = 0
+    for place in range(start, stop):
+        number = number * 10 + np.int64(text[place]) - 48
+    return number
+
+
+@compiled
+def integer_end(text: Buffer, place: int) -> int:
+    """Return where an unsigned JSON integer of any length ends, or -1."""
+    stop = digits_end(text, place)
+    return -1 if stop == place or (text[place] == 48 and stop > place + 1) else stop
+
+
+@compiled
+def number_end(text: Buffer, place: int) -> int:
+    """Return where any JSON number ends, or -1."""
+    if text[place] == _MINUS:
+        place += 1
+    place = integer_end(text, place)
+    if place >= 0 and text[place] == _DOT:
+        start = place + 1
+        place = digits_end(text, start)
+        if place == start:
+            return -1
+    if place >= 0 and (text[place] == 101 or text[place] == 69):
+        start = place + 1
+        if text[start] == _PLUS or text[start] == _MINUS:
+            start += 1
+        place = digits_end(text, start)
+        if place == start:
+            return -1
+    return place
+
+
+@compiled
+def _quotient(digits: np.uint64, power: int) -> float:
+    """Return digits / 10**power correctly rounded, or NaN where twice the precision of a double does not settle it."""
+    divisor = _POWERS_OF_TEN[power]
+    high = np.float64(digits)
+    low = np.float64(np.int64(digits - np.uint64(high)))
+    quotient = high / divisor
+    # quotient * divisor = product + error exactly (Dekker); the remainder of a rounded division is exact too.
+    product = quotient * divisor
+    split = quotient * 134217729.0
+    quotient_high = split - (split - quotient)
+    quotient_low = quotient - quotient_high
+    split = divisor * 134217729.0
+    divisor_high = split - (split - divisor)
+    divisor_low = divisor - divisor_high
+    error = quotient_high * divisor_high - product + quotient_high * divisor_low + quotient_low * divisor_high
+    error += quotient_low * divisor_low
+    correction = (high - product - error + low) / divisor
+    rounded = quotient + correction
+    rest = correction - (rounded - quotient)
+    return rounded if rounded + rest * 1.0000001 == rounded else np.nan
+
+
+@compiled
+def decimal(text: Buffer, place: int) -> tuple[int, float]:
+    """Read a JSON number without exponent; the place is -1 where it is none, or needs the strict decoder."""
+    is_negative = text[place] == _MINUS
+    if is_negative:
+        place += 1
+    stop = integer_end(text, place)
+    if stop < 0 or stop - place > _MAX_DIGITS:
+        return -1, np.nan
+    digits = np.uint64(0)
+    for at in range(place, stop):
+        digits = digits * np.uint64(10) + np.uint64(text[at] - 48)
+    power = 0
+    if text[stop] == _DOT:
+        start = stop + 1
+        first, stop = stop - place, digits_end(text, start)
+        power = stop - start
+        if power == 0 or first + power > _MAX_DIGITS:
+            return -1, np.nan
+        for at in range(start, stop):
+            digits = digits * np.uint64(10) + np.uint64(text[at] - 48)
+    value = _quotient(digits, power)
+    if is_negative:
+        value = -value
+    return (stop if value == value else -1), value + 0.0

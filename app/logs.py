@@ -1,0 +1,63 @@
+"""Structured logs: one JSON object a line for Elastic, or readable lines for a person, from the same events."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from structlog.typing import Processor
+
+__all__ = ["configure_logs"]
+
+_CHATTY = ("aiokafka", "faust", "mode", "uvicorn")
+
+
+def configure_logs(level: str, log_format: Literal["auto", "json", "console"], worker: str) -> None:
+    """Send structlog's events and the libraries' stdlib records through one formatter to standard error.
+
+    Parameters
+    ----------
+    level
+        Least severe level shown; the libraries' own chatter is shown from WARNING on unless it is DEBUG.
+    log_format
+        `auto` writes for people on a terminal and JSON elsewhere.
+    worker
+        Name bound to every line.
+    """
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="@timestamp"),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    render: list[Processor] = (
+        [structlog.dev.ConsoleRenderer(timestamp_key="@timestamp")]
+        if people
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel("DEBUG" if level == "DEBUG" else "WARNING")
+    structlog.contextvars.bind_contextvars(worker=worker)

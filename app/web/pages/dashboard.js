@@ -1,0 +1,109 @@
+// The live page: asks the worker once a second, and says so when it does not answer.
+
+import { ask, poll } from "./client.js";
+import { closeDetail, setRules, showDecisions } from "./decisions.js";
+import { byId, factItems, make, setText } from "./dom.js";
+import { count, duration, plain, rate, share } from "./format.js";
+import { startProfileForm } from "./profile.js";
+
+const POLL_MS = 1000;
+const SAMPLES = 120;
+const SHOWN_DECISIONS = 40;
+const ACTIONS = ["APPROVE", "HOLD", "DENY"];
+
+const samples = [];
+let rulesVersion = null;
+let paused = false;
+
+function showStatus(status) {
+  document.title = `${status.name}: ${status.phase} - pixguard`;
+  setText("worker-name", status.name);
+  setText("phase", status.phase);
+  byId("phase").dataset.phase = status.phase;
+  byId("facts").replaceChildren(...factItems([
+    ["Broker", status.broker], ["Application", status.app_id], ["Version", status.version],
+    ["Rules", status.rules_version], ["Features", status.features_version], ["Lists", `version ${plain(status.lists_version)}`],
+  ]));
+  setText("transactions", count(status.transactions));
+  setText("uptime", `up ${duration(Date.now() - status.started_at_ms)}`);
+  setText("rejected", count(status.rejected));
+  setText("repeats", count(status.repeats));
+  const total = ACTIONS.reduce((sum, action) => sum + (status.decisions[action] ?? 0), 0);
+  for (const action of ACTIONS) {
+    setText(`count-${action}`, count(status.decisions[action] ?? 0));
+    setText(`share-${action}`, share(status.decisions[action] ?? 0, total));
+  }
+  setText("rate", rate(status.transactions_per_s));
+  samples.push(status.transactions_per_s);
+  if (samples.length > SAMPLES) samples.shift();
+  drawSparkline();
+}
+
+function drawSparkline() {
+  const { width, height } = byId("sparkline").viewBox.baseVal;
+  const top = Math.max(...samples, 1);
+  const x = (place) => width - (samples.length - 1 - place) * width / (SAMPLES - 1);
+  const y = (value) => height - 2 - value / top * (height - 6);
+  const line = samples.map((value, place) => `${x(place).toFixed(1)} ${y(value).toFixed(1)}`).join("L");
+  byId("sparkline-line").setAttribute("d", `M${line}`);
+  byId("sparkline-area").setAttribute("d", `M${x(0).toFixed(1)} ${height}L${line}L${width} ${height}Z`);
+  setText("rate-note", `last two minutes, peak ${rate(Math.max(...samples))}`);
+}
+
+function showPartitions(partitions) {
+  byId("partitions-empty").hidden = partitions.length > 0;
+  byId("partition-rows").replaceChildren(...partitions.map((each) => {
+    const numbers = [
+      each.partition, each.profiles, each.remembered_ids, each.dirty_rows, each.checkpoints, each.recovered_rows,
+    ].map((number) => make("td", { class: "number" }, count(number)));
+    const offset = each.changelog_offset === null ? "–" : count(each.changelog_offset);
+    const next = Object.entries(each.next_offset).map(([source, at]) => `${source} ${count(at)}`).join(", ");
+    return make(
+      "tr", {}, make("th", { scope: "row" }, each.table), ...numbers,
+      make("td", { class: "number" }, offset), make("td", { class: "code" }, next || "–"),
+    );
+  }));
+}
+
+async function refreshRules(version) {
+  if (version !== rulesVersion) {
+    setRules((await ask("/api/rules")).rows);
+    rulesVersion = version;
+  }
+}
+
+async function refreshDecisions() {
+  const action = byId("filter").querySelector("input:checked").value;
+  showDecisions(await ask(`/api/decisions?limit=${SHOWN_DECISIONS}${action ? `&action=${action}` : ""}`));
+}
+
+async function refresh() {
+  const [status, partitions] = await Promise.all([ask("/api/status"), ask("/api/partitions")]);
+  await refreshRules(status.rules_version);
+  showStatus(status);
+  showPartitions(partitions);
+  if (!paused) await refreshDecisions();
+}
+
+function showOutage(since) {
+  const outage = byId("outage");
+  byId("live").classList.toggle("stale", since !== null);
+  outage.hidden = since === null;
+  if (since !== null) {
+    setText("outage", `The worker has not answered since ${new Date(since).toLocaleTimeString()}. What is shown is from before. Asking again each second.`);
+    setText("phase", "unreachable");
+    byId("phase").dataset.phase = "unreachable";
+  }
+}
+
+function togglePause() {
+  paused = !paused;
+  byId("pause").setAttribute("aria-pressed", String(paused));
+  setText("pause", paused ? "Resume" : "Pause");
+}
+
+byId("pause").addEventListener("click", togglePause);
+byId("filter").addEventListener("change", () => refreshDecisions().catch(console.warn));
+document.addEventListener("keydown", (event) => event.key === "Escape" && closeDetail());
+startProfileForm();
+poll(refresh, POLL_MS, showOutage);

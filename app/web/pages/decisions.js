@@ -1,0 +1,159 @@
+// The table of recent decisions, and the panel that explains one of them.
+
+import { byId, facts, make } from "./dom.js";
+import { count, moment, money, plain, score, shorten, time, words } from "./format.js";
+
+const rowByKey = new Map();
+let ruleById = new Map();
+let selected = null;
+
+const keyOf = ({ decision }) => `${decision.end_to_end_id} ${decision.source.partition} ${decision.source.offset}`;
+
+export function setRules(rules) {
+  ruleById = new Map(rules.map((rule) => [rule.id, rule]));
+}
+
+const wordsOf = (reason) => words(reason.code);
+
+/** What the rule says of itself; a rule that the pack in force no longer has is known by its reason code. */
+const sentenceOf = (reason) => ruleById.get(reason.rule)?.text || wordsOf(reason);
+
+function badge(action) {
+  return make("span", { class: `badge ${action.toLowerCase()}` }, words(action));
+}
+
+function scoreBar(decision) {
+  if (!decision.scored) return make("span", { class: "muted" }, "not scored");
+  const fill = make("span", { class: `bar-fill ${decision.decision.toLowerCase()}` });
+  fill.style.width = `${(100 * decision.score).toFixed(1)}%`;
+  return make("span", { class: "score" }, make("span", { class: "bar", "aria-hidden": "true" }, fill), score(decision.score));
+}
+
+function reasonsInWords(decision) {
+  if (!decision.scored) return "MED refund: always passes";
+  if (decision.reasons.length === 0) return "–";
+  const [first, ...rest] = decision.reasons.map(wordsOf);
+  return rest.length ? `${first} (+${rest.length})` : first;
+}
+
+function decisionRow(view) {
+  const { decision } = view;
+  const opener = make("button", { type: "button", class: "opener", "aria-controls": "detail", "aria-expanded": "false" }, time(decision.event_time));
+  opener.setAttribute("aria-label", `Decision of ${time(decision.event_time)}, ${money(view.amount_centavos)}: details`);
+  const row = make(
+    "tr", { class: decision.decision.toLowerCase() },
+    make("td", {}, opener),
+    make("td", { class: "number" }, money(view.amount_centavos)),
+    make("td", {}, view.initiation),
+    make("td", { class: "code", title: `${view.payer}, ISPB ${view.payer_ispb}` }, shorten(view.payer)),
+    make("td", { class: "code", title: `${view.receiver}, ISPB ${view.receiver_ispb}` }, shorten(view.receiver)),
+    make("td", {}, badge(decision.decision)),
+    make("td", {}, scoreBar(decision)),
+    make("td", { class: "reasons", title: decision.reasons.map(sentenceOf).join("\n") }, reasonsInWords(decision)),
+  );
+  row.addEventListener("click", () => openDetail(view, opener));
+  return row;
+}
+
+/** Show the decisions, newest first. Rows that stay are left alone, so that the keyboard's focus stays in them. */
+export function showDecisions(views) {
+  const body = byId("decision-rows");
+  const keys = new Set(views.map(keyOf));
+  for (const [key, row] of rowByKey) {
+    if (!keys.has(key)) {
+      row.remove();
+      rowByKey.delete(key);
+    }
+  }
+  let next = body.firstChild;
+  for (const view of views) {
+    const key = keyOf(view);
+    const known = rowByKey.get(key);
+    if (known && known === next) {
+      next = next.nextSibling;
+      continue;
+    }
+    const row = known ?? decisionRow(view);
+    rowByKey.set(key, row);
+    body.insertBefore(row, next);
+  }
+  mark();
+  byId("decisions-empty").hidden = views.length > 0;
+}
+
+function mark() {
+  for (const [key, row] of rowByKey) {
+    const isOpen = selected !== null && key === selected.key;
+    row.classList.toggle("selected", isOpen);
+    row.querySelector(".opener").setAttribute("aria-expanded", String(isOpen));
+  }
+}
+
+function reasonList(decision) {
+  if (decision.reasons.length === 0) {
+    return make("p", { class: "muted" }, decision.scored ? "No rule fired." : "MED refunds always pass and are not scored.");
+  }
+  return make("ol", { class: "reason-list" }, ...decision.reasons.map((reason) => {
+    const rule = ruleById.get(reason.rule);
+    return make(
+      "li", {},
+      make("strong", {}, wordsOf(reason)),
+      ...(rule?.text ? [make("p", {}, rule.text)] : []),
+      make("p", { class: "muted" }, "Rule ", make("code", {}, reason.rule), `, weight ${plain(reason.weight)}`),
+      ...(rule?.regulation ? [make("p", { class: "muted" }, rule.regulation)] : []),
+    );
+  }));
+}
+
+function valueTable(values) {
+  const rows = Object.entries(values).map(([name, value]) =>
+    make("tr", { class: value === null ? "missing" : undefined },
+      make("th", { scope: "row", class: "code" }, name), make("td", { class: "number" }, value === null ? "missing" : plain(value))));
+  return make("table", { class: "values" }, make("tbody", {}, ...rows));
+}
+
+function openDetail(view, opener) {
+  const { decision } = view;
+  const { versions } = decision;
+  selected = { key: keyOf(view), opener };
+  const close = make("button", { type: "button", class: "close" }, "Close");
+  close.addEventListener("click", closeDetail);
+  const panel = byId("detail");
+  panel.replaceChildren(
+    make("div", { class: "card-head" }, make("h2", { id: "detail-title" }, money(view.amount_centavos)), badge(decision.decision), close),
+    make("p", { class: "code wrap" }, decision.end_to_end_id),
+    make("h3", {}, "Why"), reasonList(decision),
+    make("h3", {}, "Facts"),
+    facts([
+      ["Score", decision.scored ? score(decision.score) : "not scored"],
+      ...(decision.hold_minutes === null ? [] : [["Hold at most", `${decision.hold_minutes} min`]]),
+      ["Payment", moment(decision.event_time)],
+      ["Decided", moment(decision.decided_at)],
+      ["Initiation", view.initiation],
+      ["Payer", `${view.payer} at ${view.payer_ispb}`],
+      ["Receiver", `${view.receiver} at ${view.receiver_ispb}`],
+      ["Rules that fired", decision.rules.join(", ") || "none"],
+      ["Source", `partition ${decision.source.partition}, offset ${count(decision.source.offset)}`],
+    ], "facts compact"),
+    make("h3", {}, "Versions"),
+    facts([
+      ["Rules", plain(versions.rules)], ["Features", plain(versions.features)],
+      ["Online model", versions.online_model ?? "none"], ["Batch model", versions.batch_model ?? "none"],
+    ], "facts compact"),
+    make("h3", {}, `Feature values (${Object.keys(view.values).length})`), valueTable(view.values),
+  );
+  panel.hidden = false;
+  byId("board").classList.add("open");
+  mark();
+  panel.focus();
+}
+
+export function closeDetail() {
+  if (selected === null) return;
+  const { opener } = selected;
+  selected = null;
+  byId("detail").hidden = true;
+  byId("board").classList.remove("open");
+  mark();
+  if (opener.isConnected) opener.focus();
+}

@@ -1,0 +1,192 @@
+"""One worker: where settings, transport, tables, agents, controls and the web view are put together.
+
+Nothing else knows all of them. A worker warms its kernels up before it joins the group, so that partitions never wait
+for a compiler; its web view answers from the first second on, during recovery too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import faust
+import structlog
+from faust.types import TP
+from mode import Worker as ModeWorker
+
+from agents.controls import Controls
+from agents.feedback import feedback_agents
+from agents.outbox import Outbox
+from agents.payers import payers_agent
+from agents.receivers import receivers_agent
+from app.batching import BatchApp
+from app.domain.field_checks import TimeLimits
+from app.domain.siphash import HashKey
+from app.domain.transaction import TransactionDecoder
+from app.kafka_options import client_options
+from app.settings import Settings
+from app.topics import ENRICHED, PAYERS_TABLE, RECEIVERS_TABLE
+from app.web.service import WebService
+from app.worker_view import LiveView
+from models.payer_stage import PayerStage
+from models.receiver_stage import ReceiverStage
+from tables.changelog import ShardTable
+
+__all__ = ["DEFAULT_RULES", "Node", "build_node", "run_worker"]
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_RULES = Path(str(files("models") / "packs" / "default.yaml"))
+"""The shipped rule pack."""
+
+_DAY_MS = 86_400_000
+_HOUR_MS = 3_600_000
+
+
+class PixguardApp(BatchApp):
+    """The Faust app: flushes shards before they leave, and puts controls in force when they come."""
+
+    receivers: ShardTable
+    payers: ShardTable
+    controls: Controls
+    phase: Literal["warming up", "joining", "recovering", "ready", "stopping"] = "joining"
+
+    async def before_revoke(self, revoked: set[TP]) -> None:  # noqa: ARG002 - every shard, whichever leave
+        """Bring outputs and state of every shard to the log."""
+        self.phase = "stopping" if self.should_stop else "recovering"
+        started = time.monotonic()
+        await asyncio.gather(self.receivers.flush(), self.payers.flush())
+        log.info("handed over", seconds=round(time.monotonic() - started, 3))
+
+    async def after_assign(self, assigned: set[TP]) -> None:
+        """Take up rules and lists where each payer shard's last checkpoint left them."""
+        sources = {tp for tp in assigned if tp.topic == ENRICHED.name}
+        ends = await self.consumer.highwaters(*sources) if sources else {}
+        for tp in sources:
+            await self.controls.resume(self.payers.shard(tp.partition), ends.get(tp) or 0)
+        self.phase = "ready"
+        log.info("ready", partitions=sorted(tp.partition for tp in sources))
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one worker is made of."""
+
+    app: PixguardApp
+    outbox: Outbox
+    controls: Controls
+    view: LiveView
+    web: WebService | None
+
+
+def build_node(settings: Settings) -> Node:
+    """Put a worker together; nothing is started.
+
+    Raises
+    ------
+    SettingsError
+        When the settings contradict each other or the hash key is unreadable.
+    RulePackError
+        When the rule pack has errors.
+    """
+    hash_key = HashKey.from_bytes(settings.read_hash_key())
+    connection = client_options(settings)
+    app = _faust_app(settings)
+    controls = Controls(settings.rules_file or DEFAULT_RULES, connection, hash_key)
+    limits = TimeLimits(settings.max_event_age_days * _DAY_MS, settings.max_event_lead_hours * _HOUR_MS)
+    decoder = TransactionDecoder(hash_key, limits)
+    retry = (settings.retry_window_s * 1000, settings.retry_max_ids)
+    checkpoints = {"interval_s": settings.checkpoint_interval_s, "max_dirty_rows": settings.checkpoint_max_rows}
+    app.receivers = ShardTable(
+        app,
+        name=RECEIVERS_TABLE,
+        make_stage=lambda partition: ReceiverStage(partition, settings.partitions, decoder, *retry),
+        partitions=settings.partitions,
+        **checkpoints,
+    )
+    app.payers = ShardTable(
+        app,
+        name=PAYERS_TABLE,
+        make_stage=lambda partition: PayerStage(partition, settings.partitions, controls.pack, *retry),
+        partitions=settings.partitions,
+        **checkpoints,
+    )
+    for table in (app.receivers, app.payers):
+        app.tables.add(table)
+    app.controls = controls
+    outbox = Outbox(app)
+    view = LiveView(settings, app, hash_key)
+    receivers_agent(app, app.receivers, outbox, view.watch_received)
+    payers_agent(app, app.payers, outbox, controls, view.watch_decided)
+    feedback_agents(app, app.receivers, outbox, settings.partitions, hash_key, limits)
+    web = WebService(view, settings.web_host, settings.web_port) if settings.web_port else None
+    return Node(app, outbox, controls, view, web)
+
+
+def _faust_app(settings: Settings) -> PixguardApp:
+    app = PixguardApp(
+        settings.app_id,
+        broker=[f"kafka://{server.strip()}" for server in settings.broker.split(",")],
+        broker_credentials=_credentials(settings),
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 6,
+        # Static membership: a worker that comes back under its name within the session gets its partitions back.
+        consumer_group_instance_id=f"{settings.app_id}-{settings.name}",
+        broker_client_id=f"{settings.app_id}-{settings.name}",
+        consumer_auto_offset_reset="earliest",
+        producer_linger=0,
+        stream_publish_on_commit=False,
+        topic_partitions=settings.partitions,
+        # `pixguard topics` declares them, with the settings that Faust does not know.
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=settings.standby_replicas,
+        datadir=settings.data_dir / "faust" / settings.name,
+        web_enabled=False,
+        store="memory://",
+        fetch_max_wait_ms=settings.fetch_max_wait_ms,
+        fetch_max_records=settings.fetch_max_records,
+    )
+    # `web_enabled=False` alone leaves Faust's own web port open.
+    app.boot_strategy.enable_web = False
+    return app
+
+
+def _credentials(settings: Settings) -> Any:  # noqa: ANN401 - one of Faust's credential types, or None
+    ssl_context = client_options(settings).get("ssl_context")
+    if settings.security_protocol.startswith("SASL"):
+        password = settings.sasl_password.get_secret_value() if settings.sasl_password else None
+        return faust.SASLCredentials(
+            username=settings.sasl_username,
+            password=password,
+            ssl_context=ssl_context,
+            mechanism=settings.sasl_mechanism,
+        )
+    return faust.SSLCredentials(ssl_context) if ssl_context is not None else None
+
+
+class _Runner(ModeWorker):
+    """Runs the services until a signal or a crash; a crash is re-raised, so that the process ends with an error."""
+
+    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
+        services = [service for service in (node.web, node.controls, node.outbox, node.app) if service is not None]
+        super().__init__(*services, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
+        self._app = node.app
+
+    async def on_start(self) -> None:
+        """Tell the app that it runs inside a worker, as Faust's own runner does."""
+        self._app.in_worker = True
+        await super().on_start()
+
+
+def run_worker(settings: Settings) -> None:
+    """Run one worker until it is stopped; returns only by `SystemExit`."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    node = build_node(settings)
+    _Runner(node, loop).execute_from_commandline()

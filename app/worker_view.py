@@ -1,0 +1,167 @@
+"""The live worker as its web view sees it: read-only, cheap, and without clear identifiers."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.decision import ACTIONS, Decision
+from app.domain.fields import INITIATIONS
+from app.domain.partitioner import account_partitions, partition_of
+from app.domain.siphash import HashKey, hash_account, hash_pix_key
+from app.settings import Settings
+from app.web.view import DecisionView, PartitionView, WorkerStatus
+from models.payer_stage import PayerOutput
+from models.receiver_stage import ReceiverOutput
+from tables.catalog import CATALOG
+
+if TYPE_CHECKING:
+    from app.worker import PixguardApp
+
+__all__ = ["LiveView"]
+
+_KEPT_PER_ACTION = 500
+_KEPT_PER_BATCH = 10
+"""Per action: at full load nobody reads more, and copying costs."""
+
+_RATE_SPAN_S = 5.0
+
+
+class LiveView:
+    """Implements `app.web.view.WorkerView`.
+
+    Parameters
+    ----------
+    settings
+        Of the worker.
+    app
+        The Faust app with its tables and controls.
+    hash_key
+        The key of the pseudonyms, for look-ups.
+    """
+
+    def __init__(self, settings: Settings, app: PixguardApp, hash_key: HashKey) -> None:
+        self._settings = settings
+        self._app = app
+        self._hash_key = hash_key
+        self._started_at_ms = int(time.time() * 1000)
+        self._counts = np.zeros(len(ACTIONS), np.int64)
+        self._rejected = 0
+        self._repeats = 0
+        # Newest last, per action: rendered only when somebody looks.
+        self._recent: dict[str, deque[tuple[Decision, NDArray[np.void], NDArray[np.float32]]]] = {
+            action: deque(maxlen=_KEPT_PER_ACTION) for action in ACTIONS
+        }
+        self._rate: deque[tuple[float, int]] = deque()
+
+    def watch_received(self, output: ReceiverOutput) -> None:
+        """Take note of a batch of stage 1."""
+        self._rejected += len(output.rejections)
+
+    def watch_decided(self, output: PayerOutput) -> None:
+        """Take note of a batch of stage 2."""
+        decided = output.decided
+        self._repeats += output.retries
+        self._rejected += len(output.rejections)
+        if not len(decided.rows):
+            return
+        actions = decided.rows["action"]
+        self._counts += np.bincount(actions, minlength=len(ACTIONS))
+        for code, action in enumerate(ACTIONS):
+            for place in np.flatnonzero(actions == code)[-_KEPT_PER_BATCH:].tolist():
+                # Copies: a view would keep the whole batch alive.
+                self._recent[action].append(
+                    (
+                        decided.decisions[place],
+                        decided.transactions[place : place + 1].copy(),
+                        decided.vectors[place].copy(),
+                    )
+                )
+        now_s = time.monotonic()
+        self._rate.append((now_s, len(actions)))
+        while self._rate and self._rate[0][0] < now_s - _RATE_SPAN_S:
+            self._rate.popleft()
+
+    def status(self) -> WorkerStatus:
+        """State and counters."""
+        app = self._app
+        now_s = time.monotonic()
+        recent = sum(count for at_s, count in self._rate if at_s >= now_s - _RATE_SPAN_S)
+        return WorkerStatus(
+            name=self._settings.name,
+            version=version("pixguard"),
+            phase=app.phase,
+            broker=self._settings.broker,
+            app_id=self._settings.app_id,
+            started_at_ms=self._started_at_ms,
+            transactions=int(self._counts.sum()),
+            decisions=dict(zip(ACTIONS, self._counts.tolist(), strict=True)),
+            rejected=self._rejected,
+            repeats=self._repeats,
+            transactions_per_s=recent / _RATE_SPAN_S,
+            rules_version=app.controls.pack.name,
+            features_version=CATALOG.fingerprint,
+            lists_version=app.controls.lists.version,
+        )
+
+    def partitions(self) -> list[PartitionView]:
+        """All shards of this worker."""
+        views = []
+        for table in (self._app.receivers, self._app.payers):
+            for partition, shard in sorted(table.shards.items()):
+                state = shard.stage.state
+                views.append(
+                    PartitionView(
+                        table=table.name,
+                        partition=partition,
+                        profiles=len(state.profiles),
+                        remembered_ids=sum(map(len, state.memories.values())),
+                        dirty_rows=state.profiles.dirty,
+                        checkpoints=shard.checkpoints,
+                        recovered_rows=shard.recovered_rows,
+                        changelog_offset=shard.changelog_offset,
+                        next_offset=state.next_offsets(),
+                    )
+                )
+        return views
+
+    def recent_decisions(self, limit: int, action: str | None = None) -> list[DecisionView]:
+        """Newest first; `action` keeps only APPROVE, HOLD or DENY."""
+        kept = [item for name in ACTIONS if action in {None, name} for item in self._recent[name]]
+        kept.sort(key=lambda item: (item[0].decided_at, item[0].source.offset))
+        return [_render(*item) for item in reversed(kept[-limit:])]
+
+    def profile(self, kind: str, value: str) -> dict[str, object] | None:
+        """A profile by `account` (ISPB/ACCOUNT) or `key` (a Pix key), None where this worker has none."""
+        if kind == "key":
+            hashed = hash_pix_key(value, self._hash_key)
+            partition = partition_of(value.encode(), self._settings.partitions)
+            shard = self._app.receivers.shards.get(partition)
+        else:
+            ispb, _, account = value.partition("/")
+            hashed = hash_account(ispb, account, self._hash_key)
+            partition = int(account_partitions(np.array([hashed], np.uint64), self._settings.partitions)[0])
+            shard = self._app.payers.shards.get(partition)
+        if shard is None:
+            return None
+        return shard.stage.state.profiles.query(hashed, int(time.time() * 1000))
+
+
+def _render(decision: Decision, transaction: NDArray[np.void], vector: NDArray[np.float32]) -> DecisionView:
+    row = transaction[0]
+    initiation = int(row["initiation"])
+    return DecisionView(
+        decision=decision,
+        amount_centavos=int(row["amount_centavos"]),
+        initiation=INITIATIONS[initiation - 1] if initiation else "",
+        payer=f"{int(row['payer_account']):016x}",
+        receiver=f"{int(row['receiver']):016x}",
+        payer_ispb=bytes(row["payer_ispb"]).decode(),
+        receiver_ispb=bytes(row["receiver_ispb"]).decode(),
+        values={name: None if np.isnan(x) else x for name, x in zip(CATALOG.names, vector.tolist(), strict=True)},
+    )

@@ -1,0 +1,391 @@
+"""Stage 2, pure: frames of one `pix-enriched` partition to decisions and the vectors that they were taken on.
+
+Here a payment meets the profile of its payer. Credit notices only teach; debits are read against what is known, then
+scored by the rule pack, then decided. A repeat of a known end_to_end_id is answered with its first decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.decision import (
+    ACTIONS,
+    Decision,
+    Reason,
+    Source,
+    Versions,
+    encode_vectors,
+    hold_minutes,
+)
+from app.domain.fields import PURPOSES, TRANSACTION_DTYPE
+from app.domain.frames import CREDIT_DTYPE, debit_dtype, decode_frame
+from app.domain.records import Records
+from app.domain.rejection import Reason as Fault
+from app.domain.rejection import Rejection, encode_dead_letter
+from app.domain.rejection import Source as Place
+from app.topics import DECISIONS, ENRICHED, FEATURES, REJECTED, TRANSACTIONS
+from models.lists import Lists
+from models.outputs import Send, keyed_sends, sends_by_id
+from models.rule_file import MAX_RULES, load_rule_pack
+from models.rules import RulePack
+from tables.catalog import CATALOG
+from tables.events import credit_events, debit_events
+from tables.ids import IdMemory, transaction_digest
+from tables.partition import PartitionState
+from tables.profiles import Profiles
+
+__all__ = ["DECIDED_DTYPE", "Columns", "Decided", "PayerOutput", "PayerStage"]
+
+_FIRED_BYTES = -(-MAX_RULES // 8)
+"""One bit for each rule of a pack."""
+
+DECIDED_DTYPE = np.dtype(
+    [
+        ("id", "S32"),  # the end_to_end_id
+        ("timestamp", "i8"),  # the log's clock: also `decided_at`
+        ("digest", "u8"),
+        ("event_time", "i8"),
+        ("score", "f8"),
+        ("source_partition", "i4"),
+        ("source_offset", "i8"),
+        ("pack", "S16"),
+        ("fired", "u1", (_FIRED_BYTES,)),
+        ("action", "u1"),
+        ("scored", "?"),
+    ]
+)
+"""A decision in few bytes: with the rule pack's text it becomes the same JSON again, byte for byte."""
+
+_DECISION_COLUMNS = (
+    "id",
+    "timestamp",
+    "event_time",
+    "score",
+    "source_partition",
+    "source_offset",
+    "pack",
+    "action",
+    "scored",
+)
+
+_REFUNDS = np.array([PURPOSES.index(code) + 1 for code in ("REFU", "IPRT")], np.uint8)
+_RULES = "rules"
+_LISTS = "lists"
+_PACK_PREFIX = "pack/"
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The decisions of one batch, as columns of the same length, for counters and the web view.
+
+    Parameters
+    ----------
+    transactions
+        `TRANSACTION_DTYPE`.
+    received_at
+        When Kafka received each, epoch ms.
+    rows
+        `DECIDED_DTYPE`.
+    decisions
+        The same, as they are sent.
+    vectors
+        float32, shape (n, features).
+    """
+
+    transactions: NDArray[np.void]
+    received_at: NDArray[np.int64]
+    rows: NDArray[np.void]
+    decisions: list[Decision]
+    vectors: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PayerOutput:
+    """What one batch brought.
+
+    Parameters
+    ----------
+    sends
+        Decisions, vectors and dead letters.
+    decided
+        The new decisions.
+    retries
+        Answers to repeated ids.
+    rejections
+        One per dead letter.
+    """
+
+    sends: list[Send]
+    decided: Decided
+    retries: int
+    rejections: list[Rejection]
+
+
+class Columns(Mapping[str, NDArray[np.generic]]):
+    """A batch as expressions see it: the transaction's columns and the features, by name."""
+
+    def __init__(self, transactions: NDArray[np.void], vectors: NDArray[np.float32]) -> None:
+        self._transactions = transactions
+        self._vectors = vectors
+
+    def __getitem__(self, name: str) -> NDArray[np.generic]:
+        position = CATALOG.position.get(name)
+        return self._transactions[name] if position is None else self._vectors[:, position]
+
+    def __iter__(self):  # noqa: ANN204 - Iterator[str]
+        yield from TRANSACTION_DTYPE.names or ()
+        yield from CATALOG.names
+
+    def __len__(self) -> int:
+        return len(TRANSACTION_DTYPE.names or ()) + len(CATALOG.names)
+
+
+class PayerStage:
+    """One partition of stage 2.
+
+    Parameters
+    ----------
+    partition
+        Of `pix-enriched`.
+    partitions
+        Of the keyed topics.
+    pack
+        The rule pack in force where the state names none.
+    retry_window_ms, retry_max_ids
+        Bounds of the memory of ids.
+    """
+
+    def __init__(
+        self, partition: int, partitions: int, pack: RulePack, retry_window_ms: int, retry_max_ids: int
+    ) -> None:
+        self._ids = IdMemory(DECIDED_DTYPE, retry_window_ms, retry_max_ids)
+        self.state = PartitionState(Profiles("payer"), {"payments": self._ids})
+        self.pack = pack
+        self.lists = Lists()
+        self._packs: dict[bytes, RulePack] = {}
+        self._partition = partition
+        self._partitions = partitions
+        self._debit_dtype = debit_dtype(CATALOG.receiver_count)
+
+    # -- control inputs: put in force between two checkpoints, so that a replay decides under what the first run had
+
+    def put_in_force(self, pack: RulePack, lists: Lists) -> None:
+        """Decide by this pack and these lists from now on; the next checkpoint records it."""
+        self.pack, self.lists = pack, lists
+        fingerprint = pack.fingerprint
+        self.state.set_control(_RULES, fingerprint.encode())
+        self.state.set_control(_PACK_PREFIX + fingerprint, pack.text.encode())
+        self.state.set_control(_LISTS, lists.to_bytes())
+        self._packs[fingerprint.encode()] = pack
+
+    def resume(self) -> bool:
+        """After recovery, take up the pack and lists of the last checkpoint; whether there were any."""
+        fingerprint = self.state.control(_RULES)
+        if fingerprint is None:
+            return False
+        self.pack = self._pack(fingerprint)
+        self.lists = Lists.from_bytes(self.state.control(_LISTS) or Lists().to_bytes())
+        return True
+
+    def _pack(self, fingerprint: bytes) -> RulePack:
+        pack = self._packs.get(fingerprint)
+        if pack is None:
+            text = self.state.control(_PACK_PREFIX + fingerprint.decode())
+            if text is None:
+                raise LookupError(f"rule pack {fingerprint.decode()} is not in the state")
+            pack = self._packs[fingerprint] = load_rule_pack(
+                text.decode(), CATALOG.columns, f"pack {fingerprint.decode()}"
+            )
+        return pack
+
+    # -- batches
+
+    def apply(self, records: Records) -> PayerOutput:
+        """Apply a batch of `pix-enriched`.
+
+        Raises
+        ------
+        GapError
+            When the transport skipped records.
+        FrameError
+            For a frame of another version.
+        """
+        fresh = self.state.accept(ENRICHED.name, records)
+        arrivals = self._arrivals(fresh)
+        transactions = arrivals.debits["transaction"]
+        ids: list[bytes] = transactions["end_to_end_id"].tolist()
+        # What stage 1 calls a retry is one even where this partition has forgotten (or never saw) the first.
+        first = self._ids.first_occurrences(ids) & ~arrivals.debits["retry"]
+        counts = first & ~np.isin(transactions["purpose"], _REFUNDS)
+        payer_slice = self._update(arrivals, counts)
+        decided = self._decide(arrivals.debits[first], payer_slice[first], arrivals.debit_log_ms[first], counts[first])
+        self._ids.append(decided.rows)
+        sends = self._decision_sends(decided)
+        retries, rejections = 0, []
+        if not first.all():
+            answers, rejections = self._answer(transactions[~first], [ids[i] for i in np.flatnonzero(~first)])
+            sends += answers
+            retries = int((~first).sum()) - len(rejections)
+        return PayerOutput(sends, decided, retries, rejections)
+
+    def _arrivals(self, records: Records | None) -> _Arrivals:
+        """What of the frames is new here, and in which order it came."""
+        debits, notices, keys = [np.zeros(0, self._debit_dtype)], [np.zeros(0, CREDIT_DTYPE)], []
+        log_ms: list[NDArray[np.int64]] = []
+        values = () if records is None else records.values
+        for number, value in enumerate(values):
+            frame = decode_frame(value or b"", CATALOG.fingerprint, CATALOG.receiver_count)
+            # A payment's credit notice follows its debit.
+            debit_at = frame.debits["transaction"]["source_offset"] * 2
+            notice_at = frame.credits["source_offset"] * 2 + 1
+            new_debits, new_notices = self.state.first_sightings(
+                TRANSACTIONS.name, frame.upstream_partition, debit_at, notice_at
+            )
+            debits.append(frame.debits[new_debits])
+            notices.append(frame.credits[new_notices])
+            keys.append((number, debit_at[new_debits], notice_at[new_notices]))
+            log_ms.append(np.full(len(debits[-1]), records.timestamps_ms[number] if records else 0, np.int64))
+        order = np.lexsort(
+            (
+                np.concatenate([np.zeros(0, np.int64), *(at for _, at, _ in keys), *(at for _, _, at in keys)]),
+                np.concatenate(
+                    [
+                        np.zeros(0, np.int64),
+                        *(np.full(len(at), number) for number, at, _ in keys),
+                        *(np.full(len(at), number) for number, _, at in keys),
+                    ]
+                ),
+            )
+        )
+        return _Arrivals(
+            np.concatenate(debits), np.concatenate(notices), order, np.concatenate([np.zeros(0, np.int64), *log_ms])
+        )
+
+    def _update(self, arrivals: _Arrivals, counts: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Run the kernel over debits and credit notices in their order; the debits' features, (n, payer features)."""
+        events = np.concatenate([debit_events(arrivals.debits, counts), credit_events(arrivals.notices)])
+        features = self.state.profiles.update(events[arrivals.order])
+        place = np.empty(len(events), np.int64)
+        place[arrivals.order] = np.arange(len(events))
+        return features[place[: len(arrivals.debits)]]
+
+    def _decide(
+        self,
+        debits: NDArray[np.void],
+        payer_slice: NDArray[np.float32],
+        log_ms: NDArray[np.int64],
+        scored: NDArray[np.bool_],
+    ) -> Decided:
+        transactions = debits["transaction"]
+        vectors = CATALOG.vector(debits["receiver"], payer_slice, transactions)
+        verdicts = self.pack.evaluate(
+            Columns(transactions, vectors), len(transactions), listed=self.lists.listed, scored=scored
+        )
+        rows = np.zeros(len(transactions), DECIDED_DTYPE)
+        rows["id"] = transactions["end_to_end_id"]
+        for name in ("source_partition", "source_offset"):
+            rows[name] = transactions[name]
+        rows["event_time"] = transactions["timestamp"]
+        rows["timestamp"] = log_ms
+        rows["digest"] = transaction_digest(transactions)
+        rows["score"] = np.round(verdicts.scores, 6)
+        rows["action"] = verdicts.actions
+        rows["scored"] = scored
+        rows["pack"] = self.pack.fingerprint.encode()
+        fired = np.packbits(verdicts.fired, axis=1)
+        rows["fired"][:, : fired.shape[1]] = fired
+        return Decided(transactions, debits["received_at"], rows, self.decisions(rows), vectors)
+
+    def _decision_sends(self, decided: Decided) -> list[Send]:
+        if not len(decided.rows):
+            return []
+        decisions, vectors = sends_by_id(
+            (DECISIONS, FEATURES),
+            self._partitions,
+            decided.rows["id"].tolist(),
+            (list(map(_encode, decided.decisions)), encode_vectors(decided.vectors, CATALOG.fingerprint)),
+        )
+        return decisions + vectors
+
+    def _answer(self, transactions: NDArray[np.void], ids: list[bytes]) -> tuple[list[Send], list[Rejection]]:
+        """Answer repeats with the first decision; an id used for another payment is rejected."""
+        known, originals = self._ids.rows(ids)
+        same = np.zeros(len(ids), np.bool_)
+        same[known] = originals["digest"] == transaction_digest(transactions)[known]
+        answers = originals[same[known]]
+        (sends,) = sends_by_id(
+            (DECISIONS,), self._partitions, answers["id"].tolist(), (list(map(_encode, self.decisions(answers))),)
+        )
+        letters, rejections = [], []
+        for place in np.flatnonzero(~same).tolist():
+            fault = _REUSED_ID if known[place] else _FORGOTTEN_ID
+            row = transactions[place]
+            source = Place(TRANSACTIONS.name, int(row["source_partition"]), int(row["source_offset"]), 0)
+            letters.append((ids[place], encode_dead_letter(fault, source, None, None)))
+            rejections.append(fault)
+        return sends + keyed_sends(REJECTED, self._partitions, letters), rejections
+
+    def decisions(self, rows: NDArray[np.void]) -> list[Decision]:
+        """The decisions that `DECIDED_DTYPE` rows stand for: the same for the same row, whenever."""
+        features = CATALOG.fingerprint
+        decisions = []
+        fired = np.unpackbits(rows["fired"], axis=1).astype(np.bool_)
+        fired_any = fired.any(axis=1).tolist()
+        columns = [rows[name].tolist() for name in _DECISION_COLUMNS]
+        for place, (id_, decided_at, event_time, score, partition, offset, fingerprint, action, scored) in enumerate(
+            zip(*columns, strict=True)
+        ):
+            pack = self._pack(fingerprint)
+            reasons: tuple[Reason, ...] = ()
+            rules: tuple[str, ...] = ()
+            if fired_any[place]:
+                mask = fired[place, : len(pack.rules)]
+                reasons = pack.reasons_of(mask)
+                rules = tuple(pack.rules[i].id for i in np.flatnonzero(mask))
+            decisions.append(
+                Decision(
+                    end_to_end_id=id_.decode(),
+                    decision=ACTIONS[action],
+                    score=score,
+                    scored=scored,
+                    reasons=reasons,
+                    rules=rules,
+                    versions=Versions(rules=pack.name, features=features),
+                    source=Source(partition, offset),
+                    event_time=event_time,
+                    decided_at=decided_at,
+                    hold_minutes=hold_minutes(event_time) if ACTIONS[action] == "HOLD" else None,
+                )
+            )
+        return decisions
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrivals:
+    """The new rows of a batch of frames.
+
+    `order` puts debits followed by notices into the order in which they came, shape (debits + notices,).
+    """
+
+    debits: NDArray[np.void]
+    notices: NDArray[np.void]
+    order: NDArray[np.int64]
+    debit_log_ms: NDArray[np.int64]
+
+
+_REUSED_ID = Rejection(
+    "$.end_to_end_id",
+    "an id of its own",
+    "the id of another payment (other amount, payer, receiver or time)",
+    Fault.CONTRADICTION,
+)
+_FORGOTTEN_ID = Rejection(
+    "$.end_to_end_id", "a repeat within the retry window", "a repeat of an id no longer remembered", Fault.CONTRADICTION
+)

@@ -1,0 +1,210 @@
+"""Rows to self-contained blobs and back.
+
+A blob is int64 words: fingerprint, checksum, the row, then what its blocks hold, in a fixed order. Positions of blocks
+are no part of it, only whether there is one; capacities are, so that a restored row goes on as the first would have.
+
+Only `tables/kernel.py` has compiled entry points that are cached; it names this file's digest in their cache key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tables.kernel_memory import (
+    allocate_cells,
+    allocate_panes,
+    allocate_sketch,
+    allocate_windows,
+    compiled,
+    find_or_create,
+    release_blocks,
+)
+from tables.kernel_windows import rebuild
+from tables.layout import (
+    HEADER_DTYPE,
+    LOG_COUNT,
+    LOG_DTYPE,
+    LOG_LEVEL_MAX,
+    PANE_DTYPE,
+    PANES,
+    ROW_DTYPE,
+    SKETCH_WORDS,
+    TAG_SETS,
+    TAGS_DTYPE,
+)
+
+if TYPE_CHECKING:
+    from tables.layout import Array, Plan, State
+
+__all__ = ["BLOB_WORDS_MIN", "PROBLEMS", "read_blob", "row_words", "write_row"]
+
+ROW_AT = 2
+ROW_WORDS = ROW_DTYPE.itemsize // 8
+BLOB_WORDS_MIN = ROW_AT + ROW_WORDS
+PANE_WORDS = PANE_DTYPE.itemsize // 8
+
+LOG_AT = HEADER_DTYPE.itemsize // 8
+LOG_WORDS = LOG_DTYPE.itemsize // 8
+TAGS_AT = LOG_AT + LOG_COUNT * LOG_WORDS
+TAGS_WORDS = TAGS_DTYPE.itemsize // 8
+
+PROBLEMS = ("", "fingerprint", "checksum", "key", "length")
+SOUND, FOREIGN, DAMAGED, MISNAMED, MISSHAPEN = range(5)
+
+_LOW_HALF = 0xFFFFFFFF
+_MIX = 0x2545F4914F6CDD1D
+
+
+@compiled
+def row_words(state: State, slot: int) -> int:
+    """Return the length of a row's blob in words."""
+    words = BLOB_WORDS_MIN
+    for k in range(LOG_COUNT):
+        log = state.logs[slot, k]
+        words += 2 * np.int64(log.length) + PANE_WORDS * np.int64(log.pane_count)
+    for k in range(TAG_SETS):
+        tags = state.tags[slot, k]
+        words += 2 * np.int64(tags.length) + SKETCH_WORDS * (np.int64(tags.counter != 0) + np.int64(tags.bloom != 0))
+    return words
+
+
+@compiled
+def presence(words: Array, at: int) -> None:
+    """Replace the block positions in a row's words by 1, or 0 for none."""
+    for k in range(LOG_COUNT):  # block and windows share a word; panes has the events ever seen above it
+        word = at + LOG_AT + k * LOG_WORDS
+        words[word] = has_block(words[word]) | has_block(words[word] >> 32) << 32
+        words[word + 1] = has_block(words[word + 1]) | words[word + 1] & ~_LOW_HALF
+    for k in range(TAG_SETS):  # block and counter share a word; bloom has the lengths above it
+        word = at + TAGS_AT + k * TAGS_WORDS
+        words[word] = has_block(words[word]) | has_block(words[word] >> 32) << 32
+        words[word + 1] = has_block(words[word + 1]) | words[word + 1] & ~_LOW_HALF
+
+
+@compiled
+def has_block(word: int) -> int:
+    """Return 1 where the low half of a word names a block."""
+    return np.int64(word & _LOW_HALF != 0)
+
+
+@compiled
+def checksum(words: Array, start: int, end: int) -> int:
+    """Return a checksum: it finds damage, not malice."""
+    result = end - start
+    for k in range(start, end):
+        result = (result ^ words[k]) * _MIX
+        result ^= result >> 29
+    return result
+
+
+@compiled
+def copy(target: Array, at: int, source: Array, start: int, count: int) -> int:
+    """Copy words; return the position behind them in the target."""
+    for k in range(count):
+        target[at + k] = source[start + k]
+    return at + count
+
+
+@compiled
+def write_row(state: State, slot: int, fingerprint: int, words: Array, start: int) -> int:
+    """Write a row's blob; return the position behind it."""
+    at = copy(words, start + ROW_AT, state.row_words[slot], 0, ROW_WORDS)
+    presence(words, start + ROW_AT)
+    for k in range(LOG_COUNT):
+        log = state.logs[slot, k]
+        at = copy(words, at, state.cell_words, 2 * np.int64(log.block), 2 * np.int64(log.length))
+        for pane in range(np.int64(log.pane_count)):
+            at = copy(words, at, state.pane_words[np.int64(log.panes) * PANES + pane], 0, PANE_WORDS)
+    for k in range(TAG_SETS):
+        tags = state.tags[slot, k]
+        at = copy(words, at, state.cell_words, 2 * np.int64(tags.block), 2 * np.int64(tags.length))
+        if tags.counter != 0:
+            at = copy(words, at, state.sketch_links, np.int64(tags.counter) * SKETCH_WORDS, SKETCH_WORDS)
+        if tags.bloom != 0:
+            at = copy(words, at, state.sketch_links, np.int64(tags.bloom) * SKETCH_WORDS, SKETCH_WORDS)
+    words[start] = fingerprint
+    words[start + 1] = checksum(words, start + ROW_AT, at)
+    return at
+
+
+@compiled
+def read_blob(
+    state: State, plan: Plan, words: Array, start: int, end: int, key: np.uint64, fingerprint: int, scratch: Array
+) -> int:
+    """Restore one row, in place of what the key had; return a position in PROBLEMS.
+
+    Parameters
+    ----------
+    scratch
+        int64, shape (WINDOWS, MEASURES).
+    """
+    if words[start] != fingerprint:
+        return FOREIGN
+    if words[start + 1] != checksum(words, start + ROW_AT, end):
+        return DAMAGED
+    if np.uint64(words[start + ROW_AT]) != key:
+        return MISNAMED
+    slot = find_or_create(state, key)
+    release_blocks(state, slot)
+    at = start + ROW_AT + ROW_WORDS
+    copy(state.row_words[slot], 0, words, start + ROW_AT, ROW_WORDS)
+    if row_words(state, slot) != end - start or not levels_fit(state, slot):
+        state.row_words[slot, 1:] = 0
+        return MISSHAPEN
+    newest = state.headers[slot].marked_at
+    for k in range(LOG_COUNT):
+        log = state.logs[slot, k]
+        if log.block != 0:
+            log.block = allocate_cells(state, np.int64(log.level))
+        copy(state.cell_words, 2 * np.int64(log.block), words, at, 2 * np.int64(log.length))
+        at += 2 * np.int64(log.length)
+        if log.length > 0:
+            newest = max(newest, state.cells[np.int64(log.block) + np.int64(log.length) - 1].timestamp)
+        if log.windows != 0:
+            log.windows = allocate_windows(state)
+            rebuild(state, plan, log, newest, scratch)
+        if log.panes != 0:
+            log.panes = allocate_panes(state)
+        for pane in range(np.int64(log.pane_count)):
+            copy(state.pane_words[np.int64(log.panes) * PANES + pane], 0, words, at, PANE_WORDS)
+            at += PANE_WORDS
+    for k in range(TAG_SETS):
+        at = read_tags(state, state.tags[slot, k], words, at)
+    state.touched_ms[slot] = newest
+    return SOUND
+
+
+@compiled
+def read_tags(state: State, tags: np.void, words: Array, at: int) -> int:
+    """Restore the blocks of one tag set; return the position behind them."""
+    if tags.block != 0:
+        tags.block = allocate_cells(state, np.int64(tags.level))
+    copy(state.cell_words, 2 * np.int64(tags.block), words, at, 2 * np.int64(tags.length))
+    at += 2 * np.int64(tags.length)
+    if tags.counter != 0:
+        tags.counter = allocate_sketch(state)
+        copy(state.sketch_links, np.int64(tags.counter) * SKETCH_WORDS, words, at, SKETCH_WORDS)
+        at += SKETCH_WORDS
+    if tags.bloom != 0:
+        tags.bloom = allocate_sketch(state)
+        copy(state.sketch_links, np.int64(tags.bloom) * SKETCH_WORDS, words, at, SKETCH_WORDS)
+        at += SKETCH_WORDS
+    return at
+
+
+@compiled
+def levels_fit(state: State, slot: int) -> bool:
+    """Return whether the lengths of a row agree with its capacities."""
+    for k in range(LOG_COUNT):
+        log = state.logs[slot, k]
+        if log.level > LOG_LEVEL_MAX or log.length > 2 << log.level or log.pane_count > PANES:
+            return False
+        if (log.block == 0 and log.length > 0) or (log.panes == 0 and log.pane_count > 0):
+            return False
+    for k in range(TAG_SETS):
+        tags = state.tags[slot, k]
+        if tags.level > LOG_LEVEL_MAX or tags.length > 2 << tags.level or (tags.block == 0 and tags.length > 0):
+            return False
+    return True

@@ -1,0 +1,60 @@
+"""Batches: their parts follow each other without a gap, whatever holes the offsets have."""
+
+import pytest
+from faust.types import TP
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.batching import Batch
+
+SOURCE = TP("source", 3)
+
+
+def batch_at(base: int, offsets: list[int], next_offset: int) -> Batch:
+    """Build a batch whose values name their offsets."""
+    names: list[bytes | None] = [str(offset).encode() for offset in offsets]
+    return Batch(
+        SOURCE, base, next_offset, names, list(names), offsets, [1_000 + each for each in offsets], generation=1
+    )
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    """Draw a batch with holes at its start, inside and at its end."""
+    base = draw(st.integers(0, 50))
+    offsets = sorted(draw(st.sets(st.integers(base, base + 40), max_size=30)))
+    end = max([base, *(offset + 1 for offset in offsets)])
+    return batch_at(base, offsets, end + draw(st.integers(1 if end == base else 0, 5)))
+
+
+@given(batch=batches(), max_records=st.integers(1, 10))
+def test_pieces_cover_the_batch_in_order_without_gap_or_overlap(batch: Batch, max_records: int) -> None:
+    """Each piece starts where the previous ended, none is too long, and together they are the batch."""
+    pieces = list(batch.pieces(max_records))
+    assert [piece.base for piece in pieces] == [batch.base, *(piece.next_offset for piece in pieces[:-1])]
+    assert pieces[-1].next_offset == batch.next_offset
+    assert all(len(piece) <= max_records for piece in pieces)
+    assert [offset for piece in pieces for offset in piece.offsets] == list(batch.offsets)
+    assert [value for piece in pieces for value in piece.values] == batch.values
+    assert all(piece.base <= offset < piece.next_offset for piece in pieces for offset in piece.offsets)
+
+
+@given(batch=batches(), data=st.data())
+def test_trim_keeps_what_lies_at_and_after_the_offset(batch: Batch, data: st.DataObject) -> None:
+    """A trimmed batch holds exactly the records from the offset on, and ends where the batch ended."""
+    offset = data.draw(st.integers(0, batch.next_offset))
+    trimmed = batch.trim(offset)
+    assert list(trimmed.offsets) == [each for each in batch.offsets if each >= offset]
+    assert (trimmed.base, trimmed.next_offset) == (max(offset, batch.base), batch.next_offset)
+    assert len(trimmed.keys) == len(trimmed.timestamps_ms) == len(trimmed)
+
+
+def test_trim_beyond_the_batch_is_an_error() -> None:
+    """There is no batch from an offset that the batch does not reach."""
+    with pytest.raises(ValueError, match="expected at most 7, got 8"):
+        batch_at(0, [0, 1], 7).trim(8)
+
+
+def test_a_batch_never_prints_its_records() -> None:
+    """What may end up in a log names the range and the number of records only."""
+    assert repr(batch_at(5, [5, 6], 9)) == "<Batch source-3 [5, 9) records=2>"

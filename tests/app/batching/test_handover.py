@@ -1,0 +1,144 @@
+"""Rebalances, restarts and stops: nothing lost, nothing repeated after an orderly one."""
+
+import asyncio
+from collections import Counter
+from uuid import uuid4
+
+from faust.types import TP
+
+from tests.app.batching.recording import Cluster, MakeApp, RestoredTable, Until
+
+
+async def test_workers_that_join_and_leave_repeat_nothing(cluster: Cluster, make_app: MakeApp, until: Until) -> None:
+    """Over a join and two leaves under load every record is delivered exactly once to the group."""
+    source, group = await cluster.create(partitions=4), uuid4().hex
+    loading = asyncio.create_task(load(cluster, source))
+    first = make_app(source, group=group)
+    await first.start()
+    await until(lambda: len(first.numbers()) > 500)
+    second = make_app(source, group=group)
+    await second.start()
+    await until(lambda: len(second.numbers()) > 500)
+    await first.stop()
+    taken = len(second.numbers())
+    await until(lambda: len(second.numbers()) > taken + 500)
+    await second.stop()
+    third = make_app(source, group=group)
+    await third.start()
+    await loading
+    await until(lambda: sum(len(app.numbers()) for app in (first, second, third)) >= 4 * 6_000)
+    await asyncio.sleep(0.2)
+    counts = Counter(
+        (batch.tp.partition, offset)
+        for app in (first, second, third)
+        for batch in app.batches
+        for offset in batch.offsets
+    )
+    assert {partition: sum(1 for each, _ in counts if each == partition) for partition in range(4)} == dict.fromkeys(
+        range(4), 6_000
+    )
+    assert [each for each, times in counts.items() if times > 1] == []
+
+
+async def load(cluster: Cluster, source: str) -> None:
+    """Send 6,000 records to each of four partitions, over a few seconds."""
+    for first in range(0, 6_000, 100):
+        for partition in range(4):
+            await cluster.fill(source, partition, range(first, first + 100))
+        await asyncio.sleep(0.08)
+
+
+async def test_a_stop_finishes_first_and_commits_what_it_finished(
+    cluster: Cluster, make_app: MakeApp, until: Until
+) -> None:
+    """The app is asked to finish while it can still send, and the commit holds everything it then acknowledged."""
+    source, outputs = await cluster.create(), await cluster.create()
+    await cluster.fill(source, 0, range(1_000))
+    app = make_app(source)
+    finish = app.before_revoke
+
+    async def send_and_finish(revoked: set[TP]) -> None:
+        await (await app.producer.send_records(outputs, 0, [None], [b"flushed"], [0]))
+        await finish(revoked)
+
+    app.before_revoke = send_and_finish  # type: ignore[method-assign]
+    await app.start()
+    await until(lambda: len(app.numbers()) == 1_000)
+    await app.stop()
+    assert await cluster.committed(app.conf.id, source) == {0: 1_000}
+    assert [record.value for record in await cluster.read(outputs)] == [b"flushed"]
+
+
+async def test_the_app_finishes_only_when_no_agent_is_in_the_middle_of_a_batch(
+    cluster: Cluster, make_app: MakeApp, until: Until
+) -> None:
+    """A stop waits for the batch in hand, gives out no other, and then calls `before_revoke`, once."""
+    source = await cluster.create()
+    app = make_app(source, fetch_max_records=10, max_queued_batches=5)
+    app.may_process.clear()
+    await app.start()
+    await cluster.fill(source, 0, range(100))
+    await until(lambda: bool(app.consumer.unacked))
+    stopping = asyncio.create_task(app.stop())
+    await asyncio.sleep(0.3)
+    assert app.journal == ["assign"]
+    app.may_process.set()
+    await stopping
+    assert app.journal == ["assign", "batch", "revoke"]
+    assert await cluster.committed(app.conf.id, source) == {0: 10}
+
+
+async def test_sources_wait_for_recovery_and_for_the_app(cluster: Cluster, make_app: MakeApp, until: Until) -> None:
+    """Tables are restored, then `after_assign` returns, then comes the first batch, from the committed offset."""
+    source, changelog, group = await cluster.create(partitions=2), await cluster.create(partitions=2), uuid4().hex
+    first = make_app(source, group=group)
+    first.tables.add(RestoredTable(first, changelog, partitions=2))
+    await first.start()
+    for partition in range(2):
+        await cluster.fill(source, partition, range(1_000))
+        await cluster.fill(changelog, partition, range(50_000))
+    await until(lambda: len(first.numbers()) == 2_000)
+    await first.stop()
+
+    for partition in range(2):
+        await cluster.fill(source, partition, range(1_000, 2_000))
+    second = make_app(source, group=group)
+    table = RestoredTable(second, changelog, partitions=2)
+    second.tables.add(table)
+    restored_at_assign: list[list[int]] = []
+    prepare = second.after_assign
+
+    async def look(assigned: set[TP]) -> None:
+        restored_at_assign.extend(table.offsets(partition) for partition in range(2))
+        await prepare(assigned)
+
+    second.after_assign = look  # type: ignore[method-assign]
+    await second.start()
+    await until(lambda: len(second.numbers()) >= 2_000)
+    assert sorted(second.numbers()) == sorted([*range(1_000, 2_000)] * 2)
+    assert restored_at_assign == [list(range(50_000))] * 2
+    assert second.journal[:2] == ["assign", "batch"]
+
+
+async def test_a_standby_restores_everything_while_others_come_and_go(
+    cluster: Cluster, make_app: MakeApp, until: Until
+) -> None:
+    """Each worker ends up with every changelog record of both partitions, its own and the other's, in order."""
+    source, changelog, group = await cluster.create(partitions=2), await cluster.create(partitions=2), uuid4().hex
+    tables = []
+    for partition in range(2):
+        await cluster.fill(source, partition, range(100))
+        await cluster.fill(changelog, partition, range(20_000))
+    for _ in range(2):
+        app = make_app(source, group=group, table_standby_replicas=1)
+        tables.append(RestoredTable(app, changelog, partitions=2))
+        app.tables.add(tables[-1])
+        await app.start()
+        await until(lambda app=app: app.sources_open)  # type: ignore[misc]
+    await until(lambda: all(table.app.sources_open and table.app.assignor.assigned_standbys() for table in tables))
+    await cluster.fill(changelog, 0, range(20_000, 20_500))
+    standby, active = sorted(tables, key=lambda table: TP(changelog, 0) in table.app.assignor.assigned_actives())
+    await until(lambda: standby.offsets(0)[-1:] == [20_499])
+    assert sorted(set(standby.offsets(0))) == list(range(20_500))
+    assert sorted(set(active.offsets(0))) == list(range(20_000))
+    assert sorted(set(active.offsets(1))) == sorted(set(standby.offsets(1))) == list(range(20_000))
