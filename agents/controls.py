@@ -40,7 +40,7 @@ def read_pack(path: Path) -> RulePack:
     RulePackError
         Naming file, rule, column and how to mend it.
     """
-    return load_rule_pack(path.read_text(encoding="utf-8"), CATALOG.columns, str(path))
+    return load_rule_pack(path.read_text(encoding="utf-8"), CATALOG.column_types(), str(path))
 
 
 class Controls(Service):
@@ -103,7 +103,7 @@ class Controls(Service):
                 content = await asyncio.to_thread(self._rules_file.read_bytes)
                 if content != read:
                     read = content
-                    self.pack = load_rule_pack(content.decode("utf-8"), CATALOG.columns, str(self._rules_file))
+                    self.pack = load_rule_pack(content.decode("utf-8"), CATALOG.column_types(), str(self._rules_file))
                     log.info("rule pack read", rules=self.pack.name)
             except (OSError, UnicodeDecodeError, RulePackError) as error:
                 # No traceback: the message names file, rule and column, and is all that its author needs.

@@ -23,6 +23,7 @@ from agents.feedback import feedback_agents
 from agents.outbox import Outbox
 from agents.payers import payers_agent
 from agents.receivers import receivers_agent
+from app.asyncapi import render_asyncapi
 from app.batching import BatchApp
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
@@ -30,10 +31,12 @@ from app.domain.transaction import TransactionDecoder
 from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import ENRICHED, PAYERS_TABLE, RECEIVERS_TABLE
+from app.web.api import create_app
 from app.web.service import WebService
 from app.worker_view import LiveView
 from models.payer_stage import PayerStage
 from models.receiver_stage import ReceiverStage
+from tables.catalog import CATALOG
 from tables.changelog import ShardTable
 
 __all__ = ["DEFAULT_RULES", "Node", "build_node", "run_worker"]
@@ -123,7 +126,14 @@ def build_node(settings: Settings) -> Node:
     receivers_agent(app, app.receivers, outbox, view.watch_received)
     payers_agent(app, app.payers, outbox, controls, view.watch_decided)
     feedback_agents(app, app.receivers, outbox, settings.partitions, hash_key, limits)
-    web = WebService(view, settings.web_host, settings.web_port) if settings.web_port else None
+    pages = create_app(
+        view,
+        features=CATALOG.rows(),
+        rules=lambda: controls.pack,
+        asyncapi=render_asyncapi(settings.app_id),
+        web_host=settings.web_host,
+    )
+    web = WebService(pages, settings.web_host, settings.web_port) if settings.web_port else None
     return Node(app, outbox, controls, view, web)
 
 

@@ -17,7 +17,7 @@ from app.domain.siphash import HashKey, hash_account, hash_pix_key
 from app.settings import Settings
 from app.web.view import DecisionView, PartitionView, WorkerStatus
 from models.payer_stage import PayerOutput
-from models.receiver_stage import ReceiverOutput
+from models.receiver_stage import FEATURES_VERSION, ReceiverOutput
 from tables.catalog import CATALOG
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class LiveView:
             repeats=self._repeats,
             transactions_per_s=recent / _RATE_SPAN_S,
             rules_version=app.controls.pack.name,
-            features_version=CATALOG.fingerprint,
+            features_version=FEATURES_VERSION,
             lists_version=app.controls.lists.version,
         )
 

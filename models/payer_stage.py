@@ -6,7 +6,6 @@ scored by the rule pack, then decided. A repeat of a known end_to_end_id is answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -22,7 +21,6 @@ from app.domain.decision import (
     encode_vectors,
     hold_minutes,
 )
-from app.domain.fields import PURPOSES, TRANSACTION_DTYPE
 from app.domain.frames import CREDIT_DTYPE, debit_dtype, decode_frame
 from app.domain.records import Records
 from app.domain.rejection import Reason as Fault
@@ -31,15 +29,17 @@ from app.domain.rejection import Source as Place
 from app.topics import DECISIONS, ENRICHED, FEATURES, REJECTED, TRANSACTIONS
 from models.lists import Lists
 from models.outputs import Send, keyed_sends, sends_by_id
+from models.receiver_stage import FEATURES_VERSION, NOTICE_COLUMNS
 from models.rule_file import MAX_RULES, load_rule_pack
 from models.rules import RulePack
 from tables.catalog import CATALOG
-from tables.events import credit_events, debit_events
+from tables.events import debit_events, is_refund
 from tables.ids import IdMemory, transaction_digest
+from tables.layout import EVENT_DTYPE, LOGS
 from tables.partition import PartitionState
 from tables.profiles import Profiles
 
-__all__ = ["DECIDED_DTYPE", "Columns", "Decided", "PayerOutput", "PayerStage"]
+__all__ = ["DECIDED_DTYPE", "Decided", "Observed", "PayerOutput", "PayerStage", "judge"]
 
 _FIRED_BYTES = -(-MAX_RULES // 8)
 """One bit for each rule of a pack."""
@@ -54,6 +54,7 @@ DECIDED_DTYPE = np.dtype(
         ("source_partition", "i4"),
         ("source_offset", "i8"),
         ("pack", "S16"),
+        ("lists", "i8"),
         ("fired", "u1", (_FIRED_BYTES,)),
         ("action", "u1"),
         ("scored", "?"),
@@ -69,11 +70,13 @@ _DECISION_COLUMNS = (
     "source_partition",
     "source_offset",
     "pack",
+    "lists",
     "action",
     "scored",
 )
 
-_REFUNDS = np.array([PURPOSES.index(code) + 1 for code in ("REFU", "IPRT")], np.uint8)
+_RECEIVER_FEATURES = len(CATALOG.stage_features("receiver"))
+_CREDITED = LOGS["payer"].index("credited")
 _RULES = "rules"
 _LISTS = "lists"
 _PACK_PREFIX = "pack/"
@@ -107,6 +110,31 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Observed:
+    """Debits that are to be decided on, and what is known of them.
+
+    Parameters
+    ----------
+    debits
+        Of `debit_dtype`, shape (n,).
+    log_ms
+        The log's clock for each, epoch ms.
+    scored
+        False for MED refunds.
+    vectors
+        float32, shape (n, features).
+    repeats
+        Transactions of the batch whose id was known already, shape (m,).
+    """
+
+    debits: NDArray[np.void]
+    log_ms: NDArray[np.int64]
+    scored: NDArray[np.bool_]
+    vectors: NDArray[np.float32]
+    repeats: NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
 class PayerOutput:
     """What one batch brought.
 
@@ -126,25 +154,6 @@ class PayerOutput:
     decided: Decided
     retries: int
     rejections: list[Rejection]
-
-
-class Columns(Mapping[str, NDArray[np.generic]]):
-    """A batch as expressions see it: the transaction's columns and the features, by name."""
-
-    def __init__(self, transactions: NDArray[np.void], vectors: NDArray[np.float32]) -> None:
-        self._transactions = transactions
-        self._vectors = vectors
-
-    def __getitem__(self, name: str) -> NDArray[np.generic]:
-        position = CATALOG.position.get(name)
-        return self._transactions[name] if position is None else self._vectors[:, position]
-
-    def __iter__(self):  # noqa: ANN204 - Iterator[str]
-        yield from TRANSACTION_DTYPE.names or ()
-        yield from CATALOG.names
-
-    def __len__(self) -> int:
-        return len(TRANSACTION_DTYPE.names or ()) + len(CATALOG.names)
 
 
 class PayerStage:
@@ -172,7 +181,7 @@ class PayerStage:
         self._packs: dict[bytes, RulePack] = {}
         self._partition = partition
         self._partitions = partitions
-        self._debit_dtype = debit_dtype(CATALOG.receiver_count)
+        self._debit_dtype = debit_dtype(_RECEIVER_FEATURES)
 
     # -- control inputs: put in force between two checkpoints, so that a replay decides under what the first run had
 
@@ -201,7 +210,7 @@ class PayerStage:
             if text is None:
                 raise LookupError(f"rule pack {fingerprint.decode()} is not in the state")
             pack = self._packs[fingerprint] = load_rule_pack(
-                text.decode(), CATALOG.columns, f"pack {fingerprint.decode()}"
+                text.decode(), CATALOG.column_types(), f"pack {fingerprint.decode()}"
             )
         return pack
 
@@ -217,23 +226,30 @@ class PayerStage:
         FrameError
             For a frame of another version.
         """
-        fresh = self.state.accept(ENRICHED.name, records)
-        arrivals = self._arrivals(fresh)
-        transactions = arrivals.debits["transaction"]
-        ids: list[bytes] = transactions["end_to_end_id"].tolist()
-        # What stage 1 calls a retry is one even where this partition has forgotten (or never saw) the first.
-        first = self._ids.first_occurrences(ids) & ~arrivals.debits["retry"]
-        counts = first & ~np.isin(transactions["purpose"], _REFUNDS)
-        payer_slice = self._update(arrivals, counts)
-        decided = self._decide(arrivals.debits[first], payer_slice[first], arrivals.debit_log_ms[first], counts[first])
-        self._ids.append(decided.rows)
+        observed = self.observe(records)
+        rows = judge(observed, self.pack, self.lists)
+        decided = Decided(
+            observed.debits["transaction"], observed.debits["received_at"], rows, self.decisions(rows), observed.vectors
+        )
+        self._ids.append(rows)
         sends = self._decision_sends(decided)
-        retries, rejections = 0, []
-        if not first.all():
-            answers, rejections = self._answer(transactions[~first], [ids[i] for i in np.flatnonzero(~first)])
+        rejections: list[Rejection] = []
+        if len(observed.repeats):
+            answers, rejections = self._answer(observed.repeats)
             sends += answers
-            retries = int((~first).sum()) - len(rejections)
-        return PayerOutput(sends, decided, retries, rejections)
+        return PayerOutput(sends, decided, len(observed.repeats) - len(rejections), rejections)
+
+    def observe(self, records: Records) -> Observed:
+        """Let the profiles learn from a batch, and read what each new debit is to be decided on."""
+        arrivals = self._arrivals(self.state.accept(ENRICHED.name, records))
+        transactions = arrivals.debits["transaction"]
+        # What stage 1 calls a retry is one even where this partition has forgotten (or never saw) the first.
+        first = self._ids.first_occurrences(transactions["end_to_end_id"].tolist()) & ~arrivals.debits["retry"]
+        counts = first & ~is_refund(transactions)
+        payer_slice = self._update(arrivals, counts)
+        debits = arrivals.debits[first]
+        vectors = CATALOG.vector(debits["receiver"], payer_slice[first], debits["transaction"])
+        return Observed(debits, arrivals.debit_log_ms[first], counts[first], vectors, transactions[~first])
 
     def _arrivals(self, records: Records | None) -> _Arrivals:
         """What of the frames is new here, and in which order it came."""
@@ -241,7 +257,7 @@ class PayerStage:
         log_ms: list[NDArray[np.int64]] = []
         values = () if records is None else records.values
         for number, value in enumerate(values):
-            frame = decode_frame(value or b"", CATALOG.fingerprint, CATALOG.receiver_count)
+            frame = decode_frame(value or b"", FEATURES_VERSION, _RECEIVER_FEATURES)
             # A payment's credit notice follows its debit.
             debit_at = frame.debits["transaction"]["source_offset"] * 2
             notice_at = frame.credits["source_offset"] * 2 + 1
@@ -270,38 +286,14 @@ class PayerStage:
 
     def _update(self, arrivals: _Arrivals, counts: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Run the kernel over debits and credit notices in their order; the debits' features, (n, payer features)."""
-        events = np.concatenate([debit_events(arrivals.debits, counts), credit_events(arrivals.notices)])
+        debits = debit_events(arrivals.debits["transaction"], arrivals.debits["receiver"])
+        debits["wants_features"] &= counts
+        debits["counts"] &= counts
+        events = np.concatenate([debits, _notice_events(arrivals.notices)])
         features = self.state.profiles.update(events[arrivals.order])
         place = np.empty(len(events), np.int64)
         place[arrivals.order] = np.arange(len(events))
         return features[place[: len(arrivals.debits)]]
-
-    def _decide(
-        self,
-        debits: NDArray[np.void],
-        payer_slice: NDArray[np.float32],
-        log_ms: NDArray[np.int64],
-        scored: NDArray[np.bool_],
-    ) -> Decided:
-        transactions = debits["transaction"]
-        vectors = CATALOG.vector(debits["receiver"], payer_slice, transactions)
-        verdicts = self.pack.evaluate(
-            Columns(transactions, vectors), len(transactions), listed=self.lists.listed, scored=scored
-        )
-        rows = np.zeros(len(transactions), DECIDED_DTYPE)
-        rows["id"] = transactions["end_to_end_id"]
-        for name in ("source_partition", "source_offset"):
-            rows[name] = transactions[name]
-        rows["event_time"] = transactions["timestamp"]
-        rows["timestamp"] = log_ms
-        rows["digest"] = transaction_digest(transactions)
-        rows["score"] = np.round(verdicts.scores, 6)
-        rows["action"] = verdicts.actions
-        rows["scored"] = scored
-        rows["pack"] = self.pack.fingerprint.encode()
-        fired = np.packbits(verdicts.fired, axis=1)
-        rows["fired"][:, : fired.shape[1]] = fired
-        return Decided(transactions, debits["received_at"], rows, self.decisions(rows), vectors)
 
     def _decision_sends(self, decided: Decided) -> list[Send]:
         if not len(decided.rows):
@@ -310,12 +302,13 @@ class PayerStage:
             (DECISIONS, FEATURES),
             self._partitions,
             decided.rows["id"].tolist(),
-            (list(map(_encode, decided.decisions)), encode_vectors(decided.vectors, CATALOG.fingerprint)),
+            (list(map(_encode, decided.decisions)), encode_vectors(decided.vectors, FEATURES_VERSION)),
         )
         return decisions + vectors
 
-    def _answer(self, transactions: NDArray[np.void], ids: list[bytes]) -> tuple[list[Send], list[Rejection]]:
+    def _answer(self, transactions: NDArray[np.void]) -> tuple[list[Send], list[Rejection]]:
         """Answer repeats with the first decision; an id used for another payment is rejected."""
+        ids: list[bytes] = transactions["end_to_end_id"].tolist()
         known, originals = self._ids.rows(ids)
         same = np.zeros(len(ids), np.bool_)
         same[known] = originals["digest"] == transaction_digest(transactions)[known]
@@ -334,14 +327,23 @@ class PayerStage:
 
     def decisions(self, rows: NDArray[np.void]) -> list[Decision]:
         """The decisions that `DECIDED_DTYPE` rows stand for: the same for the same row, whenever."""
-        features = CATALOG.fingerprint
+        features = FEATURES_VERSION
         decisions = []
         fired = np.unpackbits(rows["fired"], axis=1).astype(np.bool_)
         fired_any = fired.any(axis=1).tolist()
         columns = [rows[name].tolist() for name in _DECISION_COLUMNS]
-        for place, (id_, decided_at, event_time, score, partition, offset, fingerprint, action, scored) in enumerate(
-            zip(*columns, strict=True)
-        ):
+        for place, (
+            id_,
+            decided_at,
+            event_time,
+            score,
+            partition,
+            offset,
+            fingerprint,
+            lists,
+            action,
+            scored,
+        ) in enumerate(zip(*columns, strict=True)):
             pack = self._pack(fingerprint)
             reasons: tuple[Reason, ...] = ()
             rules: tuple[str, ...] = ()
@@ -357,7 +359,7 @@ class PayerStage:
                     scored=scored,
                     reasons=reasons,
                     rules=rules,
-                    versions=Versions(rules=pack.name, features=features),
+                    versions=Versions(rules=pack.name, lists=lists, features=features),
                     source=Source(partition, offset),
                     event_time=event_time,
                     decided_at=decided_at,
@@ -365,6 +367,39 @@ class PayerStage:
                 )
             )
         return decisions
+
+
+def _notice_events(notices: NDArray[np.void]) -> NDArray[np.void]:
+    """Events of credit notices: they count, and want no features; `EVENT_DTYPE`, shape (n,)."""
+    events = np.zeros(len(notices), EVENT_DTYPE)
+    for name, target in NOTICE_COLUMNS.items():
+        events[target] = notices[name]
+    events["log"] = _CREDITED
+    events["counts"] = 1
+    return events
+
+
+def judge(observed: Observed, pack: RulePack, lists: Lists) -> NDArray[np.void]:
+    """Decide by a pack and lists; `DECIDED_DTYPE`, shape (n,)."""
+    transactions = observed.debits["transaction"]
+    verdicts = pack.evaluate(
+        CATALOG.columns(observed.vectors, transactions), len(transactions), listed=lists.listed, scored=observed.scored
+    )
+    rows = np.zeros(len(transactions), DECIDED_DTYPE)
+    rows["id"] = transactions["end_to_end_id"]
+    for name in ("source_partition", "source_offset"):
+        rows[name] = transactions[name]
+    rows["event_time"] = transactions["timestamp"]
+    rows["timestamp"] = observed.log_ms
+    rows["digest"] = transaction_digest(transactions)
+    rows["score"] = np.round(verdicts.scores, 6)
+    rows["action"] = verdicts.actions
+    rows["scored"] = observed.scored
+    rows["pack"] = pack.fingerprint.encode()
+    rows["lists"] = lists.version
+    fired = np.packbits(verdicts.fired, axis=1)
+    rows["fired"][:, : fired.shape[1]] = fired
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

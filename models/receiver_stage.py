@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.fields import PURPOSES
 from app.domain.frames import CREDIT_DTYPE, debit_dtype, encode_frame
 from app.domain.partitioner import account_partitions
 from app.domain.records import Records
@@ -21,22 +20,23 @@ from app.topics import ENRICHED, MARKERS, REJECTED, TRANSACTIONS
 from models.marking import decode_marker
 from models.outputs import Send, keyed_sends
 from tables.catalog import CATALOG
-from tables.events import receiver_events
+from tables.events import credit_events, is_refund, receiver_events
 from tables.ids import IdMemory, transaction_digest
 from tables.layout import FRAUD_TYPES
 from tables.partition import PartitionState
 from tables.profiles import Profiles
 
-__all__ = ["MARKED_DTYPE", "SEEN_DTYPE", "ReceiverOutput", "ReceiverStage"]
+__all__ = ["FEATURES_VERSION", "MARKED_DTYPE", "NOTICE_COLUMNS", "SEEN_DTYPE", "ReceiverOutput", "ReceiverStage"]
 
 SEEN_DTYPE = np.dtype([("id", "S32"), ("timestamp", "i8"), ("digest", "u8")])
+
+FEATURES_VERSION = CATALOG.fingerprint[:16]
+"""Names the feature set in frames, vectors and decisions."""
 
 MARKED_DTYPE = np.dtype([("id", "S32"), ("timestamp", "i8")])
 
 _MARKER_WINDOW_MS = 91 * 86_400_000
 """A case lasts 80 days to contest and 11 to close."""
-
-_REFUNDS = np.array([PURPOSES.index(code) + 1 for code in ("REFU", "IPRT")], np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class ReceiverStage:
         self._partition = partition
         self._partitions = partitions
         self._decoder = decoder
-        self._debit_dtype = debit_dtype(CATALOG.receiver_count)
+        self._debit_dtype = debit_dtype(len(CATALOG.stage_features("receiver")))
 
     def apply(self, records: Records) -> ReceiverOutput:
         """Apply a batch of `pix-transactions`.
@@ -112,12 +112,12 @@ class ReceiverStage:
             rejected += [(int(place), _REUSED_ID) for place in places]
             rejected.sort(key=lambda item: item[0])
             rows, retry = rows[~reused], retry[~reused]
-        counts = ~retry & ~np.isin(rows["purpose"], _REFUNDS)
+        counts = ~retry & ~is_refund(rows)
         debits = np.zeros(len(rows), self._debit_dtype)
         debits["transaction"] = rows
         debits["received_at"] = _log_times(fresh, rows["source_offset"])
         debits["retry"] = retry
-        debits["receiver"] = self.state.profiles.update(receiver_events(rows, counts))
+        debits["receiver"] = self.state.profiles.update(_counting(receiver_events(rows), counts))
         sends = self._frames(debits, counts)
         sends += keyed_sends(REJECTED, self._partitions, [self._dead_letter(fresh, *item) for item in rejected])
         return ReceiverOutput(sends, len(rows), int(retry.sum()), [fault for _, fault in rejected])
@@ -161,16 +161,18 @@ class ReceiverStage:
 
     def _frames(self, debits: NDArray[np.void], counts: NDArray[np.bool_]) -> list[Send]:
         transactions = debits["transaction"]
-        credit = np.zeros(int(counts.sum()), CREDIT_DTYPE)
-        for name in CREDIT_DTYPE.names or ():
-            credit[name] = transactions[name][counts]
+        events = credit_events(transactions[counts])
+        credit = np.zeros(len(events), CREDIT_DTYPE)
+        for name, source in NOTICE_COLUMNS.items():
+            credit[name] = events[source]
+        credit["source_offset"] = transactions["source_offset"][counts]
         debit_partition = account_partitions(transactions["payer_account"], self._partitions)
         credit_partition = account_partitions(credit["receiver_account"], self._partitions)
         sends = []
         for target in np.union1d(debit_partition, credit_partition).tolist():
             frame = encode_frame(
                 self._partition,
-                CATALOG.fingerprint,
+                FEATURES_VERSION,
                 debits[debit_partition == target],
                 credit[credit_partition == target],
             )
@@ -182,6 +184,16 @@ class ReceiverStage:
         key = records.keys[place]
         return key, encode_dead_letter(fault, source, key, records.values[place])
 
+
+NOTICE_COLUMNS = {
+    "receiver_account": "key",
+    "payer_account": "other",
+    "device_id": "device",
+    "timestamp": "timestamp",
+    "amount_centavos": "amount",
+    "flags": "flags",
+}
+"""Columns of a credit notice and the event's that they are."""
 
 _REUSED_ID = Rejection(
     "$.end_to_end_id",
@@ -195,3 +207,10 @@ def _log_times(records: Records, offsets: NDArray[np.int64]) -> NDArray[np.int64
     """Kafka timestamps of the records at these offsets."""
     places = np.searchsorted(np.asarray(records.offsets), offsets)
     return np.asarray(records.timestamps_ms, np.int64)[places]
+
+
+def _counting(events: NDArray[np.void], counts: NDArray[np.bool_]) -> NDArray[np.void]:
+    """Let only these events be read and entered."""
+    events["wants_features"] &= counts
+    events["counts"] &= counts
+    return events

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from app.domain.fields import FIELDS, Kind
@@ -162,10 +162,10 @@ async def send_file(
         chunks = _shifted(chunks, await asyncio.to_thread(_shift_ms, everything, limit, speed))
     with stop_on_interrupt() as stopped:
         async with AsyncExitStack() as stack:
-            follower = await _start_follower(connection, stack, wait=wait)
             producer = open_producer(connection)
             stack.push_async_callback(producer.stop)
             await producer.start()
+            follower = await _start_follower(connection, producer, stack, wait=wait)
             sending = _Sending(pace, Schedule(stopped), stopped, follower, progress or (lambda _progress: None))
             async with BulkSender(
                 producer, TRANSACTIONS.name, sending.answers.acknowledged, sending.on_refused
@@ -191,6 +191,7 @@ class _Sending:
         self._told_at_s = 0.0
         self._is_sent = False
         self._failure: str | None = None
+        self._is_refused = False
 
     async def run(
         self, chunks: Iterator[Chunk], sender: BulkSender, share: Sequence[float], patience_s: float
@@ -225,7 +226,8 @@ class _Sending:
         """Note that the cluster did not take a batch: a message that is too long is only its own fault."""
         if isinstance(error, MessageSizeTooLargeError) and len(numbers) == 1:
             self.answers.rejected_message(numbers[0], Fault("$", "message as long as the topic takes"))
-        elif self._failure is None:
+        elif not self._is_refused:
+            self._is_refused = True
             self._failure = f"{TRANSACTIONS.name}: {len(numbers)} messages were not taken: {error!r}"
 
     async def _send(self, chunks: Iterator[Chunk], sender: BulkSender, share: Sequence[float]) -> None:
@@ -235,7 +237,7 @@ class _Sending:
                 async for begin, end in self._schedule.portions(due_s):
                     await self._send_portion(chunk, begin, end, sender)
                     self._tell(share[0])
-                if self._failure is not None or self._stopped.is_set():
+                if self._is_refused or self._stopped.is_set():
                     return
                 # Reading a file never waits: without this, nothing else would run beside a fast broker.
                 await asyncio.sleep(0)
@@ -258,7 +260,7 @@ class _Sending:
 
     async def _follow(self, consumer: AIOKafkaConsumer, share: Sequence[float], patience_s: float) -> None:
         heard_at_s = time.monotonic()
-        while not self._stopped.is_set() and self._failure is None:
+        while not self._stopped.is_set() and not self._is_refused:
             found = await consumer.getmany(timeout_ms=_POLL_MS)
             for place, records in found.items():
                 take = self._take_decision if place.topic == DECISIONS.name else self._take_dead_letter
@@ -322,7 +324,9 @@ _DECISION_DECODER = msgspec.json.Decoder(_DecisionHead)
 _LETTER_DECODER = msgspec.json.Decoder(_LetterHead)
 
 
-async def _start_follower(connection: dict[str, Any], stack: AsyncExitStack, *, wait: bool) -> AIOKafkaConsumer | None:
+async def _start_follower(
+    connection: dict[str, Any], producer: AIOKafkaProducer, stack: AsyncExitStack, *, wait: bool
+) -> AIOKafkaConsumer | None:
     """Return a consumer that stands at the present ends of the answers' topics, or None where none is wanted."""
     consumer = AIOKafkaConsumer(**connection, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=_POLL_MS)
     stack.push_async_callback(consumer.stop)
@@ -336,7 +340,7 @@ async def _start_follower(connection: dict[str, Any], stack: AsyncExitStack, *, 
     places = [
         TopicPartition(topic.name, partition)
         for topic in (DECISIONS, REJECTED)
-        for partition in sorted(consumer.partitions_for_topic(topic.name) or ())
+        for partition in sorted(await producer.partitions_for(topic.name))
     ]
     consumer.assign(places)
     for place, offset in (await consumer.end_offsets(places)).items():

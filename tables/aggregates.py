@@ -79,11 +79,13 @@ class Aggregate:
     family: ClassVar[Family] = Family.TEMPORAL
     windowed: ClassVar[Windowed] = Windowed.SLIDING
     of_log: ClassVar[bool] = True
+    names_log: ClassVar[bool] = True
+    name_part: ClassVar[str] = ""
 
     @property
     def label(self) -> str:
         """Part of the feature's name."""
-        return type(self).__name__.lower()
+        return self.name_part or type(self).__name__.lower()
 
     def source(self, stage: str, log: str | None) -> int:
         """Position of the log, or of the tag set, that is read."""
@@ -204,6 +206,7 @@ class PeriodSum(Aggregate):
     unit = "centavos"
     family = Family.USER
     windowed = Windowed.NONE
+    names_log = False
 
     flags: tuple[str, ...]
     period: Period
@@ -232,10 +235,7 @@ class SinceLast(Aggregate):
     opcode = Opcode.SINCE_LAST
     unit = "ms"
     windowed = Windowed.NONE
-
-    @property
-    def label(self) -> str:
-        return "since_last_ms"
+    name_part = "since_last_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,10 +283,7 @@ class Distinct(Aggregate):
     unit = "counterparties"
     family = Family.NETWORK
     windowed = Windowed.DISTINCT
-
-    @property
-    def label(self) -> str:
-        return "counterparties"
+    name_part = "counterparties"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,10 +294,7 @@ class FirstTime(Aggregate):
     unit = "indicator"
     family = Family.NETWORK
     windowed = Windowed.NONE
-
-    @property
-    def label(self) -> str:
-        return "first_time"
+    name_part = "first_time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,10 +305,7 @@ class SincePair(Aggregate):
     unit = "ms"
     family = Family.NETWORK
     windowed = Windowed.NONE
-
-    @property
-    def label(self) -> str:
-        return "since_pair_ms"
+    name_part = "since_pair_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,10 +316,7 @@ class MetAs(Aggregate):
     unit = "indicator"
     family = Family.NETWORK
     windowed = Windowed.NONE
-
-    @property
-    def label(self) -> str:
-        return "by_counterparty"
+    name_part = "by_counterparty"
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,10 +336,7 @@ class NewDevice(_OfDevices):
     unit = "indicator"
     family = Family.USER
     windowed = Windowed.NONE
-
-    @property
-    def label(self) -> str:
-        return "new_device"
+    name_part = "new_device"
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,10 +347,7 @@ class DistinctDevices(_OfDevices):
     unit = "devices"
     family = Family.USER
     windowed = Windowed.DISTINCT
-
-    @property
-    def label(self) -> str:
-        return "devices"
+    name_part = "devices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,10 +357,7 @@ class SameDevice(_OfDevices):
     opcode = Opcode.SAME_DEVICE
     unit = "counterparties"
     windowed = Windowed.NONE
-
-    @property
-    def label(self) -> str:
-        return "same_device_counterparties"
+    name_part = "same_device_counterparties"
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,10 +369,7 @@ class Age(Aggregate):
     family = Family.USER
     windowed = Windowed.NONE
     of_log = False
-
-    @property
-    def label(self) -> str:
-        return "age_ms"
+    name_part = "age_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,10 +402,7 @@ class SinceMark(Aggregate):
     family = Family.NETWORK
     windowed = Windowed.NONE
     of_log = False
-
-    @property
-    def label(self) -> str:
-        return "since_mark_ms"
+    name_part = "since_mark_ms"
 
 
 AGGREGATES: tuple[type[Aggregate], ...] = (

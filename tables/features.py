@@ -1,8 +1,7 @@
-"""Every feature, declared once. Names, positions, units, the kernel's plan and the README's table derive from here.
+"""Every base feature, declared once. Names, positions, units, the kernel's plan and the README's table derive from here.
 
-Base features are read from the state of one key, before the event counts. Derived features are expressions over base
-features, the transaction's columns and the calendar, in the language of `app.domain.expression`. Money is in centavos,
-time in milliseconds, missing is NaN.
+These are base features: each is read from the history of one key, before the event counts. `tables/derived.py` has those
+that are expressions over them. Money is in centavos, time in milliseconds, missing is NaN.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from tables.aggregates import (
     Count,
     Distinct,
     DistinctDevices,
-    Family,
     FirstTime,
     FlagCount,
     FlagRun,
@@ -39,7 +37,7 @@ from tables.aggregates import (
 )
 from tables.layout import Period
 
-__all__ = ["FEATURES", "Derived", "Feature", "days", "hours", "minutes"]
+__all__ = ["FEATURES", "Feature", "days", "hours", "minutes"]
 
 
 def minutes(count: int) -> int:
@@ -82,34 +80,6 @@ class Feature:
     why: str
     log: str | None = None
     window: int | None = None
-    typologies: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Derived:
-    """A derived feature: an expression.
-
-    Parameters
-    ----------
-    name
-        Its name: an expression has none of its own.
-    expression
-        Over base features, transaction and calendar.
-    unit
-        Of its values.
-    family
-        What it tells about.
-    why
-        What it tells about fraud, in one line.
-    typologies
-        Rows of TYPOLOGIES that it helps to see.
-    """
-
-    name: str
-    expression: str
-    unit: str
-    family: Family
-    why: str
     typologies: tuple[str, ...] = ()
 
 
@@ -238,3 +208,6 @@ _PAYER = (
         )
     ),
 )
+
+FEATURES: tuple[Feature, ...] = (*_RECEIVER, *_PAYER, *_SENT_AND_RECEIVED)
+"""Every base feature."""

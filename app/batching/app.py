@@ -92,6 +92,7 @@ class BatchApp(faust.App):
         self.sources_open = False
         self._is_prepared = False
         self._handover = asyncio.Lock()
+        self._is_handed_over = asyncio.Event()
         defaults = {
             "Agent": BatchAgent,
             # Stock restarts an agent that failed, which would then go on behind the batch that it failed on.
@@ -155,6 +156,21 @@ class BatchApp(faust.App):
             self._is_prepared = True
             if rebalance == self.rebalancing_count:
                 self.sources_open = True
+
+    async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
+        if self.should_stop and not self.crashed:
+            # Another worker joins while this one stops: it must not own the partitions before they are finished.
+            await self._is_handed_over.wait()
+        await super()._on_partitions_revoked(revoked)
+
+    def _on_rebalance_when_stopped(self) -> None:
+        """Leave the consumer to its own stop: stock closes it from a thread that it does not belong to."""
+
+    async def _stop_consumer(self) -> None:
+        try:
+            await super()._stop_consumer()
+        finally:
+            self._is_handed_over.set()
 
     async def _consumer_wait_empty(self, consumer: Any, _logger: Any) -> None:  # noqa: ANN401  (faust's signature)
         """Hand over the assigned partitions and commit.

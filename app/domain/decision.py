@@ -46,6 +46,7 @@ class Versions(msgspec.Struct, frozen=True):
     """What was in force: enough to take the decision again."""
 
     rules: str
+    lists: int
     features: str
     online_model: str | None = None
     batch_model: str | None = None

@@ -22,9 +22,11 @@ CREDIT_DTYPE = np.dtype(
     [
         ("receiver_account", "u8"),
         ("payer_account", "u8"),
+        ("device_id", "u8"),
         ("timestamp", "i8"),
         ("amount_centavos", "i8"),
         ("source_offset", "i8"),
+        ("flags", "u2"),  # of the event, as `tables.events` derives them
     ]
 )
 """A credit notice: what the receiver's account must learn to see money that comes in and goes out again."""

@@ -1,18 +1,18 @@
 """JSON's tokens in compiled code: strings, UTF-8, numbers.
 
-Every text is followed by a NUL byte, which no token contains, and by `app.domain.memory.PADDING`, so no loop asks
-whether the text has ended. JSON does not change; what depends on our messages stands in `scanner_kernel.py`.
+A place is an address in memory. Every text is followed by a NUL byte, which no token contains, and by
+`app.domain.memory.PADDING`, so no loop asks whether the text has ended. JSON does not change; what depends on our
+messages stands in `scanner_kernel.py`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from app.domain.memory import Buffer, compiled, load_word, trailing_zeros
+from app.domain.memory import compiled, load_byte, load_word, trailing_zeros
 
 __all__ = [
     "are_digits",
-    "characters",
     "decimal",
     "digits_end",
     "integer_end",
@@ -20,6 +20,7 @@ __all__ = [
     "number_of",
     "skip_space",
     "string_end",
+    "text_end",
 ]
 
 _QUOTE, _MINUS, _DOT, _PLUS = 34, 45, 46, 43
@@ -31,9 +32,9 @@ _MAX_DIGITS = 19
 
 
 @compiled
-def skip_space(text: Buffer, place: int) -> int:
+def skip_space(place: int) -> int:
     """Return the place of the first byte that is no white space."""
-    while text[place] == 32 or text[place] == 10 or text[place] == 13 or text[place] == 9:
+    while load_byte(place) == 32 or load_byte(place) == 10 or load_byte(place) == 13 or load_byte(place) == 9:
         place += 1
     return place
 
@@ -46,28 +47,28 @@ def _ends_of_string(word: np.uint64) -> np.uint64:
 
 
 @compiled
-def string_end(text: Buffer, place: int) -> tuple[int, bool]:
+def string_end(place: int) -> tuple[int, bool]:
     """Return where the closing quote stands (-1: an escape or a control character first), and whether all is ASCII."""
     seen = np.uint64(0)
-    word = load_word(text, place)
+    word = load_word(place)
     ends = _ends_of_string(word)
     while ends == np.uint64(0):
         seen |= word
         place += 8
-        word = load_word(text, place)
+        word = load_word(place)
         ends = _ends_of_string(word)
     size = trailing_zeros(ends) >> 3
     seen |= word & _MASKS[size]
     place += size
-    return (place if text[place] == _QUOTE else -1), (seen & _HIGHS) == np.uint64(0)
+    return (place if load_byte(place) == _QUOTE else -1), (seen & _HIGHS) == np.uint64(0)
 
 
 @compiled
-def characters(text: Buffer, start: int, stop: int) -> int:
+def _characters(start: int, stop: int) -> int:
     """Return the number of characters of well-formed UTF-8, or -1. A quote follows, which ends a torn character."""
     count = 0
     while start < stop:
-        lead, following, low, high = text[start], 0, 0x80, 0xBF
+        lead, following, low, high = load_byte(start), 0, 0x80, 0xBF
         if lead >= 0x80:
             if 0xC2 <= lead <= 0xDF:
                 following = 1
@@ -82,7 +83,7 @@ def characters(text: Buffer, start: int, stop: int) -> int:
             else:
                 return -1
             for place in range(start + 1, start + 1 + following):
-                if text[place] < low or text[place] > high:
+                if load_byte(place) < low or load_byte(place) > high:
                     return -1
                 low, high = 0x80, 0xBF
         start += 1 + following
@@ -91,51 +92,60 @@ def characters(text: Buffer, start: int, stop: int) -> int:
 
 
 @compiled
-def digits_end(text: Buffer, place: int) -> int:
+def text_end(start: int) -> tuple[int, int]:
+    """Return where the closing quote stands and the number of characters; -1 for these where the text is not plain."""
+    stop, is_ascii = string_end(start)
+    if stop < 0:
+        return stop, -1
+    return stop, (stop - start if is_ascii else _characters(start, stop))
+
+
+@compiled
+def digits_end(place: int) -> int:
     """Return the place of the first byte that is no digit."""
-    while 48 <= text[place] <= 57:
+    while 48 <= load_byte(place) <= 57:
         place += 1
     return place
 
 
 @compiled
-def are_digits(text: Buffer, start: int, stop: int) -> bool:
+def are_digits(start: int, stop: int) -> bool:
     """Return whether all bytes are digits."""
-    return digits_end(text, start) >= stop
+    return digits_end(start) >= stop
 
 
 @compiled
-def number_of(text: Buffer, start: int, stop: int) -> int:
+def number_of(start: int, stop: int) -> int:
     """Return the number that up to 18 digits spell."""
     number = 0
     for place in range(start, stop):
-        number = number * 10 + np.int64(text[place]) - 48
+        number = number * 10 + load_byte(place) - 48
     return number
 
 
 @compiled
-def integer_end(text: Buffer, place: int) -> int:
+def integer_end(place: int) -> int:
     """Return where an unsigned JSON integer of any length ends, or -1."""
-    stop = digits_end(text, place)
-    return -1 if stop == place or (text[place] == 48 and stop > place + 1) else stop
+    stop = digits_end(place)
+    return -1 if stop == place or (load_byte(place) == 48 and stop > place + 1) else stop
 
 
 @compiled
-def number_end(text: Buffer, place: int) -> int:
+def number_end(place: int) -> int:
     """Return where any JSON number ends, or -1."""
-    if text[place] == _MINUS:
+    if load_byte(place) == _MINUS:
         place += 1
-    place = integer_end(text, place)
-    if place >= 0 and text[place] == _DOT:
+    place = integer_end(place)
+    if place >= 0 and load_byte(place) == _DOT:
         start = place + 1
-        place = digits_end(text, start)
+        place = digits_end(start)
         if place == start:
             return -1
-    if place >= 0 and (text[place] == 101 or text[place] == 69):
+    if place >= 0 and (load_byte(place) == 101 or load_byte(place) == 69):
         start = place + 1
-        if text[start] == _PLUS or text[start] == _MINUS:
+        if load_byte(start) == _PLUS or load_byte(start) == _MINUS:
             start += 1
-        place = digits_end(text, start)
+        place = digits_end(start)
         if place == start:
             return -1
     return place
@@ -165,27 +175,27 @@ def _quotient(digits: np.uint64, power: int) -> float:
 
 
 @compiled
-def decimal(text: Buffer, place: int) -> tuple[int, float]:
+def decimal(place: int) -> tuple[int, float]:
     """Read a JSON number without exponent; the place is -1 where it is none, or needs the strict decoder."""
-    is_negative = text[place] == _MINUS
+    is_negative = load_byte(place) == _MINUS
     if is_negative:
         place += 1
-    stop = integer_end(text, place)
+    stop = integer_end(place)
     if stop < 0 or stop - place > _MAX_DIGITS:
         return -1, np.nan
     digits = np.uint64(0)
     for at in range(place, stop):
-        digits = digits * np.uint64(10) + np.uint64(text[at] - 48)
+        digits = digits * np.uint64(10) + np.uint64(load_byte(at) - 48)
     power = 0
-    if text[stop] == _DOT:
+    if load_byte(stop) == _DOT:
         start = stop + 1
-        first, stop = stop - place, digits_end(text, start)
+        first, stop = stop - place, digits_end(start)
         power = stop - start
         if power == 0 or first + power > _MAX_DIGITS:
             return -1, np.nan
         for at in range(start, stop):
-            digits = digits * np.uint64(10) + np.uint64(text[at] - 48)
+            digits = digits * np.uint64(10) + np.uint64(load_byte(at) - 48)
     value = _quotient(digits, power)
     if is_negative:
         value = -value
-    return (stop if value == value else -1), value + 0.0
+    return (-1 if np.isnan(value) else stop), value + 0.0  # -0.0 becomes 0.0, as in the strict decoder

@@ -1,6 +1,8 @@
-"""Words of 8 bytes at any place of a byte array, for compiled code.
+"""Bytes and words at an address, for compiled code.
 
-Little-endian machines only, as everything that Numba is built for.
+A scanner spends its time in small functions on one text. Given the text as an array, Numba counts a reference at each
+call, which cost more than the scanning; given an address it counts none. The caller keeps the memory alive, and sees to
+the padding. Little-endian machines only, as everything that Numba is built for.
 """
 
 from __future__ import annotations
@@ -12,18 +14,15 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from numba.core.base import BaseContext
     from numba.core.typing.templates import Signature
 
-__all__ = ["PADDING", "Buffer", "compiled", "load_word", "store", "trailing_zeros"]
+__all__ = ["PADDING", "compiled", "load_byte", "load_word", "store", "trailing_zeros"]
 
 PADDING = bytes(16)
-"""What must follow the last byte of a buffer that is read by words."""
-
-Buffer = NDArray[np.uint8]
+"""What must follow the last byte of a text that is read by words."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -40,35 +39,36 @@ def compiled(function: _Function) -> _Function:
     return cast("_Function", njit(cache=True)(function))
 
 
-def _pointer(
-    context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: list[ir.Value], pointee: ir.Type
-) -> ir.Value:
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])  # type: ignore[no-untyped-call]
-    return builder.bitcast(builder.gep(array.data, [arguments[1]]), pointee.as_pointer())
-
-
-def _load_word(_typing: BaseContext, buffer: types.Type, place: types.Type) -> tuple[Signature, _Generate]:
+def _load_byte(_typing: BaseContext, place: types.Type) -> tuple[Signature, _Generate]:
     def generate(
-        context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: list[ir.Value]
+        _context: BaseContext, builder: ir.IRBuilder, _signature: Signature, arguments: list[ir.Value]
     ) -> ir.Value:
-        word = builder.load(_pointer(context, builder, signature, arguments, ir.IntType(64)))
+        byte = builder.load(builder.inttoptr(arguments[0], ir.IntType(8).as_pointer()))
+        return builder.zext(byte, ir.IntType(64))
+
+    return types.int64(place), generate
+
+
+def _load_word(_typing: BaseContext, place: types.Type) -> tuple[Signature, _Generate]:
+    def generate(
+        _context: BaseContext, builder: ir.IRBuilder, _signature: Signature, arguments: list[ir.Value]
+    ) -> ir.Value:
+        word = builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
         word.align = 1
         return word
 
-    return types.uint64(buffer, place), generate
+    return types.uint64(place), generate
 
 
-def _store(
-    _typing: BaseContext, buffer: types.Type, place: types.Type, value: types.Type
-) -> tuple[Signature, _Generate]:
+def _store(_typing: BaseContext, place: types.Type, value: types.Type) -> tuple[Signature, _Generate]:
     def generate(
-        context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: list[ir.Value]
+        context: BaseContext, builder: ir.IRBuilder, _signature: Signature, arguments: list[ir.Value]
     ) -> ir.Value:
-        pointer = _pointer(context, builder, signature, arguments, arguments[2].type)
-        builder.store(arguments[2], pointer).align = 1
+        pointer = builder.inttoptr(arguments[0], arguments[1].type.as_pointer())
+        builder.store(arguments[1], pointer).align = 1
         return context.get_dummy_value()  # type: ignore[no-untyped-call]
 
-    return types.void(buffer, place, value), generate
+    return types.void(place, value), generate
 
 
 def _trailing_zeros(_typing: BaseContext, word: types.Type) -> tuple[Signature, _Generate]:
@@ -80,11 +80,14 @@ def _trailing_zeros(_typing: BaseContext, word: types.Type) -> tuple[Signature, 
     return types.int64(word), generate
 
 
-load_word = cast("Callable[[Buffer, int], np.uint64]", intrinsic(_load_word))
-"""Read 8 bytes of a uint8 array at any place, as a little-endian uint64. The caller sees to it that they exist."""
+load_byte = cast("Callable[[int], int]", intrinsic(_load_byte))
+"""Read the byte at an address."""
 
-store = cast("Callable[[Buffer, int, Any], None]", intrinsic(_store))
-"""Write a number into a uint8 array at any place, in as many bytes as its type has."""
+load_word = cast("Callable[[int], np.uint64]", intrinsic(_load_word))
+"""Read the 8 bytes at any address, as a little-endian word."""
+
+store = cast("Callable[[int, Any], None]", intrinsic(_store))
+"""Write a number at any address, in as many bytes as its type has."""
 
 trailing_zeros = cast("Callable[[np.uint64], int]", intrinsic(_trailing_zeros))
-"""Count the zero bits below the lowest set bit of a uint64; 64 for zero."""
+"""Count the zero bits below the lowest set bit of a word; 64 for zero."""

@@ -13,33 +13,67 @@ from numpy.typing import NDArray
 
 from app.domain.compiled_forms import KEY_FORMS
 from app.domain.field_checks import TimeLimits, bounds
-from app.domain.fields import FIELDS, FIELDS_BY_NAME, TRANSACTION_DTYPE, Field, Kind
-from app.domain.memory import PADDING, Buffer
-from app.domain.scanner_kernel import (
-    FIELD_DTYPE,
-    KIND_CODES,
-    MAX_UNKNOWN_FIELDS,
-    ROLES_DTYPE,
-    STATE_DTYPE,
-    WORD_DTYPE,
-    scan_batch,
-)
+from app.domain.fields import FIELDS, FIELDS_BY_NAME, TRANSACTION_DTYPE, Kind
+from app.domain.memory import PADDING
+from app.domain.scanner_kernel import KIND_CODES, scan_batch
 from app.domain.siphash import HashKey
 
 __all__ = ["Scanner"]
 
+_FIELD_DTYPE = np.dtype(
+    [
+        ("head", "u8"),  # first 8 bytes of the name, zeros behind a shorter one
+        ("name", "i8"),  # address
+        ("name_length", "i8"),
+        ("kind", "i8"),
+        ("required", "i8"),
+        ("column", "i8"),  # byte offset in the row
+        ("low", "f8"),
+        ("high", "f8"),
+        ("values", "i8"),  # ENUM, FLAGS: address of the values, each behind a byte with its length, then a zero
+        ("prefix", "i8"),  # hashed kinds: address of what is hashed first
+        ("prefix_length", "i8"),
+        ("after", "i8"),  # or the field whose value and a slash are hashed first; -1 for none
+    ]
+)
+_ROLES_DTYPE = np.dtype(
+    [
+        ("timestamp", "i8"),  # places in the table of fields
+        ("pix_key", "i8"),
+        ("pix_key_type", "i8"),
+        ("receiver_account", "i8"),
+        ("receiver_column", "i8"),  # byte offset in the row
+        ("required", "i8"),  # number of required fields
+        ("row_size", "i8"),
+        ("scratch", "i8"),  # address of memory to hash in
+        ("scratch_size", "i8"),
+        ("hash_key_1", "u8"),
+        ("hash_key_2", "u8"),
+        ("max_age_ms", "i8"),
+        ("max_lead_ms", "i8"),
+    ]
+)
+_STATE_DTYPE = np.dtype(
+    [
+        ("named", "i8"),  # the last message (counted from 1) in which the field was named
+        ("present", "i8"),  # the last one in which it had a value
+        ("start", "i8"),  # where its string stands
+        ("stop", "i8"),
+        ("number", "i8"),  # its integer, its code, or its key form
+        ("successor", "i8"),  # the field that came next when last seen: a guess that only saves time
+        ("hash", "u8"),
+    ]
+)
+_SPAN_DTYPE = np.dtype([("start", "i8"), ("length", "i8")])
+
 _HASHED_KINDS = (Kind.IDENTIFIER, Kind.TAX_ID, Kind.PIX_KEY)
+_MAX_UNKNOWN_FIELDS = 16
 _MAX_CHARACTER_BYTES = 4
 _PLACES = {field.name: place for place, field in enumerate(FIELDS)}
 
 
-def _column(name: str) -> int:
-    assert TRANSACTION_DTYPE.fields is not None
-    return TRANSACTION_DTYPE.fields[name][1]
-
-
 class Scanner:
-    """Scans batches of `pix-transactions`.
+    """Scans batches of `pix-transactions`. Its working memory makes it one thread's.
 
     Parameters
     ----------
@@ -50,19 +84,17 @@ class Scanner:
     """
 
     def __init__(self, hash_key: HashKey, limits: TimeLimits) -> None:
-        self._limits = limits
-        self._key_words = (np.uint64(hash_key.first), np.uint64(hash_key.second))
-        self._fields = np.zeros(len(FIELDS), FIELD_DTYPE)
-        self._vocabulary, self._words = _describe_fields(self._fields)
+        self._vocabulary, self._fields = _describe_fields()
         self._hashed = np.array([place for place, field in enumerate(FIELDS) if field.kind in _HASHED_KINDS], np.int64)
-        self._roles = _roles()
         key_types = FIELDS_BY_NAME["pix_key_type"].values
         self._key_codes = np.array([key_types.index(form) + 1 if form else 0 for form in KEY_FORMS], np.uint8)
-        self._state = np.zeros(len(FIELDS) + 1, STATE_DTYPE)
+        self._state = np.zeros(len(FIELDS) + 1, _STATE_DTYPE)
+        # The first guess is the order of declaration; the last element stands before the first field.
         self._state["successor"] = (np.arange(len(FIELDS) + 1) + 1) % (len(FIELDS) + 1) % len(FIELDS)
-        self._unknown = np.zeros(MAX_UNKNOWN_FIELDS, WORD_DTYPE)
-        longest = max(bounds(FIELDS[place])[1] for place in self._hashed if np.isfinite(bounds(FIELDS[place])[1]))
-        self._scratch = np.zeros(int(longest) * _MAX_CHARACTER_BYTES + 2 * len(PADDING), np.uint8)
+        self._unknown = np.zeros(_MAX_UNKNOWN_FIELDS, _SPAN_DTYPE)
+        longest = max(field.high for field in FIELDS if field.kind in _HASHED_KINDS and field.high is not None)
+        self._scratch = np.zeros(int(longest) * _MAX_CHARACTER_BYTES + 4 * len(PADDING), np.uint8)
+        self._roles = _roles(self._scratch, hash_key, limits)
 
     def scan(
         self,
@@ -88,80 +120,64 @@ class Scanner:
             Shape (n,). Where it is false the row holds rubbish.
         """
         texts = [value if value is not None else b"" for value in values]
-        text = b"\0".join([*texts, PADDING])
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        key_lengths = np.array([len(key) if key is not None else -1 for key in keys], np.int64)
+        text = np.frombuffer(b"\0".join([*texts, PADDING]), np.uint8)
+        key_text = np.frombuffer(b"".join([*filter(None, keys), PADDING]), np.uint8)
         accepted = np.zeros(len(texts), np.bool_)
         self._state["named"] = 0
         self._state["present"] = 0
         scan_batch(
-            np.frombuffer(text, np.uint8),
-            lengths,
-            np.frombuffer(b"".join([*filter(None, keys), PADDING]), np.uint8),
-            key_lengths,
+            text.ctypes.data,
+            np.fromiter(map(len, texts), np.int64, len(texts)),
+            key_text.ctypes.data,
+            np.array([len(key) if key is not None else -1 for key in keys], np.int64),
             timestamps_ms,
-            self._limits.max_age_ms,
-            self._limits.max_lead_ms,
-            *self._key_words,
             self._fields,
-            self._words,
-            self._vocabulary,
             self._hashed,
             self._roles,
             self._key_codes,
             self._state,
             self._unknown,
-            self._scratch,
-            rows.view(np.uint8),
+            rows.ctypes.data,
             accepted,
         )
         return accepted
 
 
-def _describe_fields(table: NDArray[np.void]) -> tuple[Buffer, NDArray[np.void]]:
-    """Fill the kernel's table of fields; return the vocabulary that it points into and the table of enum words."""
-    vocabulary = bytearray()
-    words: list[tuple[int, int]] = []
+def _column(name: str) -> int:
+    columns = TRANSACTION_DTYPE.fields
+    return columns[name][1] if columns is not None else -1
 
-    def add(text: str) -> int:
-        start = len(vocabulary)
-        vocabulary.extend(text.encode())
-        return start
 
+def _describe_fields() -> tuple[NDArray[np.uint8], NDArray[np.void]]:
+    """Return the kernel's table of fields and the memory that its addresses point into."""
+    texts: list[bytes] = []
+    for field in FIELDS:
+        values = b"".join(bytes([len(value)]) + value.encode() for value in field.values)
+        texts += [field.name.encode(), field.hash_prefix.encode(), values + b"\0"]
+    vocabulary = np.frombuffer(b"".join([*texts, PADDING]), np.uint8)
+    addresses = iter((vocabulary.ctypes.data + np.cumsum([0, *map(len, texts)])).tolist())
+    table = np.zeros(len(FIELDS), _FIELD_DTYPE)
     for place, field in enumerate(FIELDS):
-        name = field.name.encode()
-        low, high = bounds(field)
-        table[place] = (
-            int.from_bytes(name[:8], "little"),
-            add(field.name),
-            len(name),
-            KIND_CODES.index(field.kind),
-            field.required,
-            _column(field.name),
-            low,
-            high,
-            len(words),
-            len(field.values),
-            add(field.hash_prefix),
-            len(field.hash_prefix),
-            _PLACES[field.hash_after] if field.hash_after else -1,
-        )
-        words.extend((add(value), len(value)) for value in field.values)
-    return np.frombuffer(bytes(vocabulary) + PADDING, np.uint8), np.array(words, WORD_DTYPE)
+        row = table[place]
+        row["head"] = int.from_bytes(field.name.encode()[:8], "little")
+        row["name"], row["prefix"], row["values"] = next(addresses), next(addresses), next(addresses)
+        row["name_length"], row["prefix_length"] = len(field.name), len(field.hash_prefix)
+        row["kind"], row["required"] = KIND_CODES.index(field.kind), field.required
+        row["column"] = _column(field.name)
+        row["low"], row["high"] = bounds(field)
+        row["after"] = _PLACES[field.hash_after] if field.hash_after else -1
+    return vocabulary, table
 
 
-def _roles() -> NDArray[np.void]:
-    return np.array(
-        [
-            (
-                _PLACES["timestamp"],
-                _PLACES["pix_key"],
-                _PLACES["pix_key_type"],
-                _PLACES["receiver_account"],
-                _column("receiver"),
-                sum(field.required for field in FIELDS),
-                TRANSACTION_DTYPE.itemsize,
-            )
-        ],
-        ROLES_DTYPE,
-    )
+def _roles(scratch: NDArray[np.uint8], hash_key: HashKey, limits: TimeLimits) -> NDArray[np.void]:
+    table = np.zeros(1, _ROLES_DTYPE)
+    row = table[0]
+    for name in ("timestamp", "pix_key", "pix_key_type", "receiver_account"):
+        row[name] = _PLACES[name]
+    row["receiver_column"] = _column("receiver")
+    row["required"] = sum(field.required for field in FIELDS)
+    row["row_size"] = TRANSACTION_DTYPE.itemsize
+    row["scratch"], row["scratch_size"] = scratch.ctypes.data, len(scratch)
+    row["hash_key_1"], row["hash_key_2"] = hash_key.first, hash_key.second
+    row["max_age_ms"], row["max_lead_ms"] = limits.max_age_ms, limits.max_lead_ms
+    return table

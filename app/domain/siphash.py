@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from app.domain.memory import PADDING, Buffer, compiled, load_word
+from app.domain.memory import PADDING, compiled, load_word
 
 __all__ = [
     "HashKey",
@@ -74,8 +74,8 @@ def _round(
 
 
 @compiled
-def siphash13(buffer: Buffer, start: int, length: int, first: np.uint64, second: np.uint64) -> np.uint64:
-    """Return SipHash-1-3 of `length` bytes of a uint8 array; 0, which stands for missing, becomes 1.
+def siphash13(start: int, length: int, first: np.uint64, second: np.uint64) -> np.uint64:
+    """Return SipHash-1-3 of the bytes at an address; 0, which stands for missing, becomes 1.
 
     `PADDING` must follow the last of them.
     """
@@ -85,12 +85,12 @@ def siphash13(buffer: Buffer, start: int, length: int, first: np.uint64, second:
     v3 = second ^ np.uint64(0x7465646279746573)
     end = start + (length & ~7)
     for place in range(start, end, 8):
-        word = load_word(buffer, place)
+        word = load_word(place)
         v3 ^= word
         v0, v1, v2, v3 = _round(v0, v1, v2, v3)
         v0 ^= word
     rest = np.uint64(length & 7)
-    word = load_word(buffer, end) & ((np.uint64(1) << (rest << np.uint64(3))) - np.uint64(1))
+    word = load_word(end) & ((np.uint64(1) << (rest << np.uint64(3))) - np.uint64(1))
     word |= np.uint64(length & 255) << np.uint64(56)
     v3 ^= word
     v0, v1, v2, v3 = _round(v0, v1, v2, v3)
@@ -105,7 +105,7 @@ def siphash13(buffer: Buffer, start: int, length: int, first: np.uint64, second:
 def hash_bytes(data: bytes, key: HashKey) -> int:
     """Return the 64-bit pseudonym of bytes, never 0."""
     buffer = np.frombuffer(data + PADDING, np.uint8)
-    return int(siphash13(buffer, 0, len(data), np.uint64(key.first), np.uint64(key.second)))
+    return int(siphash13(buffer.ctypes.data, len(data), np.uint64(key.first), np.uint64(key.second)))
 
 
 def hash_account(ispb: str, account: str, key: HashKey) -> int:

@@ -185,7 +185,7 @@ class TransactionDecoder:
         offsets: Sequence[int] | NDArray[np.int64],
         partition: int,
     ) -> Decoded:
-        """Decode one partition's messages; whatever they hold, nothing is raised.
+        """Decode one partition's messages; whatever these hold, nothing is raised.
 
         Parameters
         ----------
@@ -195,7 +195,15 @@ class TransactionDecoder:
             Their Kafka timestamps and offsets, shape (n,).
         partition
             Of `pix-transactions`.
+
+        Raises
+        ------
+        ValueError
+            Where the four have different lengths.
         """
+        if not len(values) == len(keys) == len(timestamps_ms) == len(offsets):
+            sizes = f"{len(values)}, {len(keys)}, {len(timestamps_ms)}, {len(offsets)}"
+            raise ValueError(f"values, keys, timestamps_ms, offsets: expected one length, got {sizes}")
         rows = empty_rows(len(values))
         kafka_ms = np.asarray(timestamps_ms, np.int64)
         accepted = self._scanner.scan(values, keys, kafka_ms, rows)

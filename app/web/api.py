@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,6 +27,10 @@ log = structlog.get_logger(__name__)
 Row = Mapping[str, object]
 
 MAX_DECISIONS = 500
+
+_BRASILIA = timezone(timedelta(hours=-3))
+"""Rule packs give dates there; no daylight saving time since 2019."""
+
 _PAGES = Path(__file__).parent / "pages"
 _MEDIA_TYPE = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _PAGE_OF_PATH = {"/": "index.html", "/features": "features.html", "/rules": "rules.html"}
@@ -211,7 +215,7 @@ def _rule_row(rule: Rule) -> Row:
 
 
 def _instant(epoch_ms: int | None) -> str | None:
-    return None if epoch_ms is None else datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat()
+    return None if epoch_ms is None else datetime.fromtimestamp(epoch_ms / 1000, _BRASILIA).isoformat()
 
 
 def _pages() -> APIRouter:

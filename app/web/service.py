@@ -47,7 +47,7 @@ class WebService(Service):
     app
         The application.
     host, port
-        Where to listen; port 0 lets the system choose one, `url` then names it.
+        Where to listen; for port 0 the system chooses one, which `url` names once the service has started.
     """
 
     abstract = False
@@ -64,8 +64,7 @@ class WebService(Service):
     @property
     def url(self) -> str:
         """Where the pages are: `http://HOST:PORT`."""
-        port = self._socket.getsockname()[1] if self._socket is not None else self._port
-        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}"
+        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
 
     async def on_start(self) -> None:
         """Listen; the port is open when this returns.
@@ -79,10 +78,13 @@ class WebService(Service):
             family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
             self._socket = socket.create_server((self._host, self._port), family=family)
         except OSError as error:
+            # `create_server` adds the address, which the message has already.
+            reason = (error.strerror or str(error)).partition(" (while")[0]
             raise WebServiceError(
-                f"web view: expected a free address, got {error.strerror or error} at {self._host}:{self._port}; "
+                f"web view: expected a free address, got {reason} at {self._host}:{self._port}; "
                 "set `web_host` and `web_port` (PIXGUARD_WEB_HOST, PIXGUARD_WEB_PORT; port 0: no web view)"
             ) from error
+        self._port = self._socket.getsockname()[1]
         self._server = _Server(
             uvicorn.Config(
                 self._app,

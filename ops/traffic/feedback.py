@@ -17,14 +17,12 @@ import numpy as np
 from ops.traffic import documents
 from ops.traffic.generator import Simulated
 from ops.traffic.messages import REFUNDS, Payment
+from ops.traffic.reputation import ANALYSIS_MS, contest_delay_ms
 from ops.traffic.seasons import DAY_MS, HOUR_MS, MINUTE_MS
 from ops.traffic.stories import Label, Typology
 
 __all__ = ["FeedbackConfig", "FeedbackMessage", "MedFeedback"]
 
-# Contest delay: share of contests, from, to (in hours).
-_DELAYS: Final = ((0.45, 0.02, 1.0), (0.30, 1.0, 24.0), (0.15, 24.0, 168.0), (0.10, 168.0, 1_920.0))
-_ANALYSIS_MS = 7 * DAY_MS
 _REFUND_MS = 72 * HOUR_MS
 _REVERSAL_MS = 20 * DAY_MS
 
@@ -35,13 +33,13 @@ _SITUATIONS: Final = {
     Typology.REMOTE_ACCESS: "FRAUDULENT_ACCESS",
     Typology.SIM_SWAP: "FRAUDULENT_ACCESS",
     Typology.COERCION: "COERCION",
-    Typology.DORMANT_ACCOUNT: "SCAM",
+    Typology.DORMANT: "SCAM",
 }
 _FRAUD_TYPES: Final = {
     Typology.FAKE_SHOP: "SCAMMER_ACCOUNT",
     Typology.QR_TAMPERING: "SCAMMER_ACCOUNT",
     Typology.GROWING_AMOUNTS: "SCAMMER_ACCOUNT",
-    Typology.DORMANT_ACCOUNT: "APPLICATION_FRAUD",
+    Typology.DORMANT: "APPLICATION_FRAUD",
 }
 
 
@@ -169,7 +167,7 @@ class MedFeedback:
         self._tell(opened_ms + self._delay(MINUTE_MS), case, "FUNDS_RECOVERY", "CREATED")
         self._tell(opened_ms + self._delay(3 * MINUTE_MS), case, "FUNDS_RECOVERY", "TRACKED")
         self._tell(opened_ms + self._delay(6 * MINUTE_MS), case, "FUNDS_RECOVERY", "AWAITING_ANALYSIS")
-        closed_ms = opened_ms + self._delay(10 * MINUTE_MS + rng.random() * _ANALYSIS_MS)
+        closed_ms = opened_ms + self._delay(10 * MINUTE_MS + rng.random() * ANALYSIS_MS)
         agreed = rng.random() < agreed_share
         if not agreed and rng.random() < 0.2:  # settled between the two before the analysis ends
             self._tell(closed_ms, case, "CONTESTED", "CANCELLED")
@@ -191,7 +189,7 @@ class MedFeedback:
         case = _Case(payment, self._identifier(), self._situation(label))
         opened_ms = seen_ms + self._contest_delay_ms()
         self._tell(opened_ms, case, "INFRACTION_REPORT", "OPEN")
-        closed_ms = opened_ms + self._delay(self._rng.random() * _ANALYSIS_MS)
+        closed_ms = opened_ms + self._delay(self._rng.random() * ANALYSIS_MS)
         agreed = self._rng.random() < self._config.agreed_fraud
         self._close(closed_ms, case, agreed=agreed, fraud_type="MULE_ACCOUNT" if agreed else None)
 
@@ -244,10 +242,7 @@ class MedFeedback:
         self._tell(at_ms, case, "ANALYST", "CLOSED", analysis_result=result)
 
     def _contest_delay_ms(self) -> int:
-        bucket = int(self._rng.choice(len(_DELAYS), p=[row[0] for row in _DELAYS]))
-        _, low, high = _DELAYS[bucket]
-        # Log-uniform: within a bucket, too, most clients notice early.
-        return self._delay(float(np.exp(self._rng.uniform(np.log(low), np.log(high)))) * HOUR_MS)
+        return self._delay(contest_delay_ms(self._rng))
 
     def _delay(self, milliseconds: float) -> int:
         return max(int(milliseconds * self._config.delay_scale), 1)

@@ -19,6 +19,7 @@ from ops.traffic.disorder import Disorder
 from ops.traffic.honest import INITIATIONS, HonestTraffic, TrafficShape
 from ops.traffic.messages import MessageWriter, Payment, Row
 from ops.traffic.population import Population
+from ops.traffic.reputation import Reputation
 from ops.traffic.seasons import DAY_MS, HOUR_MS, hour_of_day
 from ops.traffic.stories import Cast, Label, Step, Story, Typology
 
@@ -59,6 +60,8 @@ class TrafficConfig:
         Shares of messages that arrive late, that a producer sends twice, and of damaged ones that are added.
     full_snapshot
         Whether messages carry every DICT counter rather than those that banks use most.
+    report_delay_scale
+        Factor on the delay after which DICT counts reports and markers of this run's frauds; that of the feedback.
 
     Raises
     ------
@@ -80,10 +83,12 @@ class TrafficConfig:
     retry_share: float = 0.001
     malformed_share: float = 0.0005
     full_snapshot: bool = False
+    report_delay_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.rate_per_s > 0:
-            raise ValueError(f"Expected rate_per_s above 0, got {self.rate_per_s}")
+        for name in ("rate_per_s", "report_delay_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Expected {name} above 0, got {getattr(self, name)}")
         for name in ("fraud_share", "lookalike_share", "late_share", "retry_share", "malformed_share"):
             if not 0 <= getattr(self, name) <= 0.5:
                 raise ValueError(f"Expected {name} within 0 and 0.5, got {getattr(self, name)}")
@@ -210,6 +215,7 @@ class _Playwright:
         self._crooks = population.crooks
         self._pending: list[tuple[int, int, Step, Label | None]] = []
         self._pushed = self._told = 0
+        self._reputation = Reputation(population, config.report_delay_scale)
         self._repertoires = [
             _Repertoire(FRAUD_STORIES, config.fraud_share * config.rate_per_s, self._cast, config),
             _Repertoire(HONEST_STORIES, config.lookalike_share * config.rate_per_s, self._cast, config),
@@ -227,6 +233,8 @@ class _Playwright:
                         by_accomplice = self._is_accomplice(story.typology, steps, position)
                         label = Label(story.typology, self._told, position, by_accomplice)
                     self._push(step, label)
+                    if label is not None and not label.by_accomplice:
+                        self._reputation.report(rng, step.receiver, step.at_ms)
                     if label is not None and rng.random() < 0.10 and step.amount_centavos >= 1_000:
                         self._push(_med_refund(rng, self._cast, step), None)
 
@@ -234,7 +242,7 @@ class _Playwright:
         """Whether the payer of a step passes money on as a criminal, who has nothing to contest."""
         if typology is Typology.WRONG_PIX and position == 0:  # here it is the criminal who contests
             return False
-        sleeper = steps[0].receiver if typology is Typology.DORMANT_ACCOUNT else -1
+        sleeper = steps[0].receiver if typology is Typology.DORMANT else -1
         payer = steps[position].payer
         return payer == sleeper or payer in self._crooks
 
@@ -248,7 +256,8 @@ class _Playwright:
                 self._push(Step(at_ms, step.receiver, step.payer, step.amount_centavos, "MANU", "REFU"), None)
 
     def due(self, to_ms: int) -> list[Row]:
-        """Return the steps before ``to_ms`` and forget them."""
+        """Return the steps before ``to_ms`` and forget them; DICT's counters follow."""
+        self._reputation.update(to_ms)
         rows: list[Row] = []
         while self._pending and self._pending[0][0] < to_ms:
             _, _, step, label = heapq.heappop(self._pending)

@@ -35,7 +35,8 @@ _FALSE_ALARMS: dict[str, float] = {
     "SIM_CHANGED": 0.004, "EMULATOR": 0.001, "ROOTED": 0.012, "ACCESSIBILITY": 0.045, "LOAN_DRAWN": 0.005,
     "SAVINGS_REDEEMED": 0.012, "COPY_PASTE": 0.16,
 }  # fmt: skip
-_UNREGISTERED_LIMIT_CENTAVOS = 20_000  # IN BCB 491/2024: R$ 200 per transaction from a device not registered
+# IN BCB 491/2024: R$ 200 per transaction and R$ 1,000 per day from a device that is not registered.
+_UNREGISTERED_LIMIT_CENTAVOS, _UNREGISTERED_DAY_CENTAVOS = 20_000, 100_000
 _SETTLED_DEVICE_MS = 3 * DAY_MS
 _NEW_DEVICE = 1 << SESSION_FLAGS.index("NEW_DEVICE")
 
@@ -119,7 +120,7 @@ class MessageWriter:
         self._flag_lists: dict[int, list[str]] = {}
 
     def write(self, rng: np.random.Generator, rows: Sequence[Row]) -> Iterator[tuple[bytes, Payment, Label | None]]:
-        """Yield the message of each row, what feedback needs of it, and its label.
+        """Yield the message of each row, what feedback needs of it, and its label; rows beyond a limit have none.
 
         Parameters
         ----------
@@ -132,10 +133,12 @@ class MessageWriter:
         self._written += len(rows)
         population = self._population
         for position, (step, label) in enumerate(rows):
+            amount = self._settle(step, noise.headroom[position])
+            if amount == 0:
+                continue
             minute = (step.at_ms - noise.lookup_ms[position]) // MINUTE_MS
             suffix = noise.suffix[position].decode()
             identifier = f"E{population.institution(step.payer)}{_minute_text(minute)}{suffix}"
-            amount = self._settle(step, noise.headroom[position])
             message: dict[str, object] = {
                 "end_to_end_id": identifier,
                 "timestamp": step.at_ms,
@@ -147,7 +150,8 @@ class MessageWriter:
             pix_key = self._add_receiver(message, step, noise, position)
             if step.purpose not in REFUNDS:
                 self._add_session(message, step, noise, position)
-            message.update(step.facts)
+            if step.facts:
+                message.update(step.facts)
             account, institution = population.account(step.receiver), population.institution(step.receiver)
             payment = Payment(
                 identifier, step.at_ms, amount, step.purpose, step.payer, step.receiver, pix_key, account, institution
@@ -155,7 +159,7 @@ class MessageWriter:
             yield self._encode(message), payment, label
 
     def _settle(self, step: Step, headroom: float) -> int:
-        """Carry the step out on devices, limits and balances; return the amount that the bank let through."""
+        """Carry the step out on devices, limits and balances; return the amount that went through, 0 for none."""
         population, payer, at_ms = self._population, step.payer, step.at_ms
         if step.new_device:
             population.device_generation[payer] += 1
@@ -165,22 +169,47 @@ class MessageWriter:
             population.limit_day[payer] = step.new_limit_centavos
             population.limit_raised_at[payer] = at_ms
             self._payers.pop(payer, None)
-        amount = min(step.amount_centavos, self._limit(payer, step.receiver, at_ms))
-        if at_ms < population.device_registered_from[payer]:
-            amount = min(amount, _UNREGISTERED_LIMIT_CENTAVOS)
+        amount = min(step.amount_centavos, self._allowance(step))
+        if amount < max(step.amount_centavos // 5, 1):
+            return 0
         if population.balance[payer] < amount:  # savings, a salary or an overdraft came in by another way
             population.balance[payer] = amount + int(amount * headroom)
         population.balance[payer] -= amount
         population.balance[step.receiver] += amount
+        if self._is_limited_by_night(step):
+            population.night_spent[payer] += amount
+        if at_ms < population.device_registered_from[payer]:
+            population.unregistered_spent[payer] += amount
         return amount
 
-    def _limit(self, payer: int, receiver: int, at_ms: int) -> int:
-        """The payer's limit for this payment: the night's only holds between natural persons."""
+    def _is_limited_by_night(self, step: Step) -> bool:
+        """Whether the night's limit holds: from 20 to 6 h, between natural persons (Res. BCB 142)."""
         population = self._population
-        by_day = 6 <= (at_ms + BRASILIA_OFFSET_MS) // HOUR_MS % 24 < 20
-        between_people = population.is_person(payer) and population.is_person(receiver)
-        limits = population.limit_day if by_day or not between_people else population.limit_night
-        return int(limits[payer])
+        by_day = 6 <= (step.at_ms + BRASILIA_OFFSET_MS) // HOUR_MS % 24 < 20
+        return not by_day and population.is_person(step.payer) and population.is_person(step.receiver)
+
+    def _limit(self, step: Step) -> int:
+        """The limit that the payer has for this payment."""
+        population = self._population
+        limits = population.limit_night if self._is_limited_by_night(step) else population.limit_day
+        return int(limits[step.payer])
+
+    def _allowance(self, step: Step) -> int:
+        """What the app lets through: the limit, less what this night or this device has used up of its total."""
+        population, payer, at_ms = self._population, step.payer, step.at_ms
+        allowance = self._limit(step)
+        if self._is_limited_by_night(step):
+            night = (at_ms + BRASILIA_OFFSET_MS - 20 * HOUR_MS) // DAY_MS
+            if population.night[payer] != night:
+                population.night[payer], population.night_spent[payer] = night, 0
+            allowance -= int(population.night_spent[payer])
+        if at_ms < population.device_registered_from[payer]:
+            day = (at_ms + BRASILIA_OFFSET_MS) // DAY_MS
+            if population.unregistered_day[payer] != day:
+                population.unregistered_day[payer], population.unregistered_spent[payer] = day, 0
+            left = _UNREGISTERED_DAY_CENTAVOS - int(population.unregistered_spent[payer])
+            allowance = min(allowance, _UNREGISTERED_LIMIT_CENTAVOS, left)
+        return max(allowance, 0)
 
     def _payer(self, entity: int) -> dict[str, object]:
         fields = self._payers.get(entity)
@@ -214,9 +243,9 @@ class MessageWriter:
             key: dict[str, object] = {
                 "pix_key": population.key_of(entity), "pix_key_type": population.key_type_of(entity),
             }  # fmt: skip
-            expiry = self._snapshots.watermark(entity, step.at_ms) + SNAPSHOT_LIFE_MS
-            person = self._snapshots.person(entity, step.at_ms)
-            cached = (expiry, identity, key, person, self._snapshots.key(entity))
+            watermark_ms = self._snapshots.watermark(entity, step.at_ms)
+            person = self._snapshots.person(entity, watermark_ms)
+            cached = (watermark_ms + SNAPSHOT_LIFE_MS, identity, key, person, self._snapshots.key(entity))
             if len(self._receivers) >= _CACHED_ENTITIES:
                 self._receivers.clear()
             self._receivers[entity] = cached
@@ -240,7 +269,7 @@ class MessageWriter:
         choices = (_MANUAL_CHANNELS if step.initiation == "MANU" else _PERSON_CHANNELS) if person else _COMPANY_CHANNELS
         channel = "MOBILE" if step.device or step.place else choices[pick % len(choices)]
         message["channel"] = channel
-        message["payer_limit_centavos"] = self._limit(payer, step.receiver, step.at_ms)
+        message["payer_limit_centavos"] = self._limit(step)
         if gap < 0.95:
             message["payer_balance_centavos"] = int(population.balance[payer]) + int(str(message["amount_centavos"]))
         if channel in {"MOBILE", "WEB"}:

@@ -56,7 +56,7 @@ def mule(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
     return steps + onward(cast, rng, account, received, when)
 
 
-def smurfing(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
+def dispersal(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
     """A sum is split into payments a little below the limit, to several accounts."""
     payer = cast.mule(rng, at_ms)
     ceiling = min(cast.limit(payer, at_ms), int(rng.choice([50_000, 100_000, 200_000, 300_000])))
@@ -123,8 +123,8 @@ def new_key(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
 
 STORIES = (
     Story("mule", mule, 1.2, typology=Typology.MULE),
-    Story("smurfing", smurfing, 0.5, ANY_HOUR, Typology.SMURFING),
-    Story("dormant account", dormant_account, 0.5, typology=Typology.DORMANT_ACCOUNT),
+    Story("dispersal", dispersal, 0.5, ANY_HOUR, Typology.DISPERSAL),
+    Story("dormant account", dormant_account, 0.5, typology=Typology.DORMANT),
     Story("key hijack", key_hijack, 0.5, typology=Typology.KEY_HIJACK),
     Story("new key", new_key, 0.8, typology=Typology.NEW_KEY),
 )

@@ -173,6 +173,9 @@ class Population:
         self.balance = (balance * 100).astype(np.int64)
         self.activity = _zipf(rng, people, 0.55)
         self.company_activity = _zipf(rng, size - people, 0.95)
+        # What left by night to people, and from unregistered devices by day: the period and its total so far.
+        self.night, self.night_spent = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self.unregistered_day, self.unregistered_spent = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self.shares_location = rng.random(size) < 0.7
 
     def _draw_places(self, rng: np.random.Generator) -> None:

@@ -88,7 +88,7 @@ def wrong_pix(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
 
 
 STORIES = (
-    Story("fake relative", fake_relative, 1.0, typology=Typology.FAKE_RELATIVE),
+    Story("fake relative", fake_relative, 1.0, typology=Typology.RELATIVE),
     Story("fake shop", fake_shop, 1.4, typology=Typology.FAKE_SHOP),
     Story("QR tampering", qr_tampering, 0.5, typology=Typology.QR_TAMPERING),
     Story("growing amounts", growing_amounts, 0.7, typology=Typology.GROWING_AMOUNTS),

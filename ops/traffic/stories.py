@@ -25,22 +25,22 @@ _NO_FACTS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class Typology(StrEnum):
-    """The frauds of pix-domain.md section 4 that a stream can see (a fake receipt moves no money)."""
+    """The frauds that a stream can see, by their names in `tables.typologies` (a fake receipt moves no money)."""
 
-    MULE = "MULE"
-    REMOTE_ACCESS = "REMOTE_ACCESS"
-    FAKE_EMPLOYEE = "FAKE_EMPLOYEE"
-    FAKE_RELATIVE = "FAKE_RELATIVE"
-    FAKE_SHOP = "FAKE_SHOP"
-    SIM_SWAP = "SIM_SWAP"
-    COERCION = "COERCION"
-    QR_TAMPERING = "QR_TAMPERING"
-    GROWING_AMOUNTS = "GROWING_AMOUNTS"
-    SMURFING = "SMURFING"
-    NEW_KEY = "NEW_KEY"
-    KEY_HIJACK = "KEY_HIJACK"
-    DORMANT_ACCOUNT = "DORMANT_ACCOUNT"
-    WRONG_PIX = "WRONG_PIX"
+    MULE = "mule"
+    REMOTE_ACCESS = "remote_access"
+    FAKE_EMPLOYEE = "fake_employee"
+    RELATIVE = "relative"
+    FAKE_SHOP = "fake_shop"
+    SIM_SWAP = "sim_swap"
+    COERCION = "coercion"
+    QR_TAMPERING = "qr_tampering"
+    GROWING_AMOUNTS = "growing_amounts"
+    DISPERSAL = "dispersal"
+    NEW_KEY = "new_key"
+    KEY_HIJACK = "key_hijack"
+    DORMANT = "dormant"
+    WRONG_PIX = "wrong_pix"
 
 
 class Step(NamedTuple):

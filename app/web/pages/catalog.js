@@ -4,12 +4,13 @@ import { ask } from "./client.js";
 import { byId, factItems, make, setText } from "./dom.js";
 import { plain, words } from "./format.js";
 
+const CODE_CLASS = { id: "code", name: "code", when: "code condition", expression: "code condition" };
+
 let rows = [];
 
 function cell(column, value) {
   const numeric = typeof value === "number";
-  const code = ["name", "id", "when"].includes(column);
-  return make("td", { class: numeric ? "number" : code ? "code" : undefined }, plain(value));
+  return make("td", { class: numeric ? "number" : CODE_CLASS[column] }, plain(value));
 }
 
 function show() {

@@ -8,6 +8,7 @@ import { startProfileForm } from "./profile.js";
 
 const POLL_MS = 1000;
 const SAMPLES = 120;
+const FIRST_SAMPLES = 30;
 const SHOWN_DECISIONS = 40;
 const ACTIONS = ["APPROVE", "HOLD", "DENY"];
 
@@ -42,12 +43,14 @@ function showStatus(status) {
 function drawSparkline() {
   const { width, height } = byId("sparkline").viewBox.baseVal;
   const top = Math.max(...samples, 1);
-  const x = (place) => width - (samples.length - 1 - place) * width / (SAMPLES - 1);
+  // A young page draws its few samples wide, rather than as a sliver at the right edge.
+  const steps = Math.max(samples.length, FIRST_SAMPLES) - 1;
+  const x = (place) => width - (samples.length - 1 - place) * width / steps;
   const y = (value) => height - 2 - value / top * (height - 6);
   const line = samples.map((value, place) => `${x(place).toFixed(1)} ${y(value).toFixed(1)}`).join("L");
   byId("sparkline-line").setAttribute("d", `M${line}`);
   byId("sparkline-area").setAttribute("d", `M${x(0).toFixed(1)} ${height}L${line}L${width} ${height}Z`);
-  setText("rate-note", `last two minutes, peak ${rate(Math.max(...samples))}`);
+  setText("rate-note", `peak ${rate(Math.max(...samples))} in two minutes`);
 }
 
 function showPartitions(partitions) {

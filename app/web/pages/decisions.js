@@ -2,6 +2,7 @@
 
 import { byId, facts, make } from "./dom.js";
 import { count, moment, money, plain, score, shorten, time, words } from "./format.js";
+import { valueTable } from "./values.js";
 
 const rowByKey = new Map();
 let ruleById = new Map();
@@ -105,13 +106,6 @@ function reasonList(decision) {
   }));
 }
 
-function valueTable(values) {
-  const rows = Object.entries(values).map(([name, value]) =>
-    make("tr", { class: value === null ? "missing" : undefined },
-      make("th", { scope: "row", class: "code" }, name), make("td", { class: "number" }, value === null ? "missing" : plain(value))));
-  return make("table", { class: "values" }, make("tbody", {}, ...rows));
-}
-
 function openDetail(view, opener) {
   const { decision } = view;
   const { versions } = decision;
@@ -137,7 +131,7 @@ function openDetail(view, opener) {
     ], "facts compact"),
     make("h3", {}, "Versions"),
     facts([
-      ["Rules", plain(versions.rules)], ["Features", plain(versions.features)],
+      ["Rules", plain(versions.rules)], ["Lists", plain(versions.lists)], ["Features", plain(versions.features)],
       ["Online model", versions.online_model ?? "none"], ["Batch model", versions.batch_model ?? "none"],
     ], "facts compact"),
     make("h3", {}, `Feature values (${Object.keys(view.values).length})`), valueTable(view.values),

@@ -1,18 +1,22 @@
 // The look-up of one profile. The identifier goes into a request body, and out of the page once it is sent.
 
 import { ask } from "./client.js";
-import { byId, facts, make } from "./dom.js";
-import { plain, words } from "./format.js";
+import { byId, make } from "./dom.js";
+import { words } from "./format.js";
+import { valueTable } from "./values.js";
 
 const PLACEHOLDER = { account: "12345678/0001-99887766", key: "CPF, CNPJ, +phone, e-mail or random key" };
 
-/** A profile as lists: nested objects become lists of their own, under their name. */
+/** A profile as tables: nested objects become tables of their own, under their name. */
 function rendered(profile) {
+  const isNested = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
   const entries = Object.entries(profile);
-  const isNested = ([, value]) => value !== null && typeof value === "object" && !Array.isArray(value);
-  const flat = entries.filter((entry) => !isNested(entry)).map(([key, value]) => [words(key), plain(value)]);
-  const nested = entries.filter(isNested).flatMap(([key, value]) => [make("h4", {}, words(key)), rendered(value)]);
-  return make("div", {}, ...(flat.length ? [facts(flat, "facts compact")] : []), ...nested);
+  const flat = Object.fromEntries(entries.filter(([, value]) => !isNested(value)));
+  const nested = entries.filter(([, value]) => isNested(value));
+  return make(
+    "div", {}, valueTable(flat),
+    ...nested.flatMap(([name, value]) => [make("h4", {}, words(name)), rendered(value)]),
+  );
 }
 
 async function lookUp(event) {

@@ -88,6 +88,33 @@ async def test_the_app_finishes_only_when_no_agent_is_in_the_middle_of_a_batch(
     assert await cluster.committed(app.conf.id, source) == {0: 10}
 
 
+async def test_a_worker_that_stops_finishes_before_another_takes_over(
+    cluster: Cluster, make_app: MakeApp, until: Until
+) -> None:
+    """A worker that joins in the middle of a slow stop is given nothing until it is over, and nothing twice."""
+    source, group = await cluster.create(), uuid4().hex
+    await cluster.fill(source, 0, range(1_000))
+    first, second = make_app(source, group=group), make_app(source, group=group)
+    finish = first.before_revoke
+
+    async def finish_slowly(revoked: set[TP]) -> None:
+        await asyncio.sleep(3)
+        assert second.batches == []
+        await finish(revoked)
+
+    first.before_revoke = finish_slowly  # type: ignore[method-assign]
+    await first.start()
+    await until(lambda: len(first.numbers()) == 1_000)
+    stopping = asyncio.create_task(first.stop())
+    await asyncio.sleep(0.1)
+    await second.start()
+    await stopping
+    await cluster.fill(source, 0, range(1_000, 1_100))
+    await until(lambda: len(second.numbers()) > 0)
+    assert not first.crashed
+    assert second.numbers() == list(range(1_000, 1_100))
+
+
 async def test_sources_wait_for_recovery_and_for_the_app(cluster: Cluster, make_app: MakeApp, until: Until) -> None:
     """Tables are restored, then `after_assign` returns, then comes the first batch, from the committed offset."""
     source, changelog, group = await cluster.create(partitions=2), await cluster.create(partitions=2), uuid4().hex

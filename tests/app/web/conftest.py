@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -14,12 +15,11 @@ from prometheus_client import CollectorRegistry, Counter
 
 from app.domain.columns import transaction_columns
 from app.domain.decision import Decision, Reason, Source, Versions
-from app.domain.expression import compile_expression
 from app.web.api import create_app
 from app.web.security import Guard
 from app.web.service import WebService
 from app.web.view import DecisionView, PartitionView, WorkerStatus
-from models.rules import Rule, RulePack
+from models.rule_file import load_rule_pack
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
 """What an attacker would write into whatever text reaches the page."""
@@ -59,7 +59,7 @@ def decision_view(number: int, action: str = "APPROVE", reasons: tuple[Reason, .
         score=1 - score,
         reasons=reasons,
         rules=tuple(reason.rule for reason in reasons),
-        versions=Versions(rules=STATUS.rules_version, features=STATUS.features_version),
+        versions=Versions(rules=STATUS.rules_version, lists=STATUS.lists_version, features=STATUS.features_version),
         source=Source(number % 8, 1_000 + number),
         event_time=event_time,
         decided_at=event_time + 4,
@@ -127,29 +127,33 @@ class SampleWorker:
             raise ValueError(f"no such row: {value}")
         if value not in {ACCOUNT, "52998224725"}:
             return None
-        return {"sent": {"count": 41, "amount_centavos": 1_250_000}, "last_seen_ms": STARTED_AT_MS, "note": HOSTILE}
+        return {"payer_amount_centavos_sum_1h": 125_000.0, "payer_amount_centavos_std_7d": None, "note": HOSTILE}
 
 
-PACK = RulePack(
-    version="2026.11",
-    fingerprint="5d0c1f2e",
-    hold=0.5,
-    deny=0.9,
-    rules=tuple(
-        Rule(
-            id=reason.rule,
-            when=compile_expression("amount_centavos > 100000", transaction_columns()),
-            action="DENY",
-            weight=reason.weight,
-            reason=reason.code,
-            text=text,
-            from_ms=STARTED_AT_MS,
-            regulation="Res. BCB 142/2021",
-            example={"amount_centavos": 100_001},
-        )
-        for reason, text in ((_NIGHT, "The night limit of the account is exceeded."), (_FIRST, HOSTILE))
-    ),
-    columns=transaction_columns(),
+PACK = load_rule_pack(
+    f"""
+version: "2026.11"
+thresholds: {{hold: 0.5, deny: 0.9}}
+rules:
+  - id: {_NIGHT.rule}
+    when: amount_centavos > 100000
+    action: DENY
+    weight: {_NIGHT.weight}
+    reason: {_NIGHT.code}
+    text: The night limit of the account is exceeded.
+    from: 2026-10-01
+    regulation: Res. BCB 142/2021
+    example: {{amount_centavos: 100001, timestamp: 2026-11-01T00:00:00-03:00}}
+  - id: {_FIRST.rule}
+    when: amount_centavos > 200000
+    action: HOLD
+    weight: {_FIRST.weight}
+    reason: {_FIRST.code}
+    text: {json.dumps(HOSTILE)}
+    example: {{amount_centavos: 200001}}
+""",
+    transaction_columns(),
+    "sample.yaml",
 )
 
 FEATURE_ROWS = [

@@ -79,7 +79,7 @@ async def test_decisions_are_the_newest_first_and_as_many_as_asked(
 ) -> None:
     """`limit` cuts, and the order is the worker's."""
     shown = (await client.get("/api/decisions?limit=7")).json()
-    assert shown == msgspec.to_builtins(worker.decisions[:7])
+    assert shown == json.loads(msgspec.json.encode(worker.decisions[:7]))
 
 
 async def test_decisions_can_be_filtered_by_action(client: httpx.AsyncClient) -> None:
@@ -109,10 +109,11 @@ async def test_a_bad_parameter_is_named_and_not_repeated(client: httpx.AsyncClie
 async def test_rules_are_the_pack_in_force(client: httpx.AsyncClient) -> None:
     """Each rule with its condition as written, its period and the norm behind it."""
     body = (await client.get("/api/rules")).json()
-    assert (body["version"], body["hold_from"], body["deny_from"]) == ("2026.11+5d0c1f2e", 0.5, 0.9)
+    assert re.fullmatch(r"2026\.11\+[0-9a-f]+", body["version"])
+    assert (body["hold_from"], body["deny_from"]) == (0.5, 0.9)
     first = body["rows"][0]
     assert (first["id"], first["when"]) == ("night-limit", "amount_centavos > 100000")
-    assert (first["from"], first["until"]) == ("2026-09-21T14:13:20+00:00", None)
+    assert (first["from"], first["until"]) == ("2026-10-01T00:00:00-03:00", None)
     assert first["regulation"] == "Res. BCB 142/2021"
 
 
@@ -128,7 +129,7 @@ async def test_a_profile_is_found_and_its_identifier_masked(client: httpx.AsyncC
     assert response.status_code == 200
     assert worker.looked_up == [("account", worker.account)]
     assert response.json()["value"] == "***7766"
-    assert response.json()["profile"]["sent"]["count"] == 41
+    assert response.json()["profile"]["payer_amount_centavos_sum_1h"] == 125_000
     assert "99887766" not in response.text
 
 
@@ -206,6 +207,7 @@ async def test_look_ups_leave_no_trace_in_the_log(
 ) -> None:
     """Not even in an access log, whatever the level."""
     caplog.set_level("DEBUG", logger="uvicorn")
+    caplog.set_level("WARNING", logger="httpx")  # the client's own log says what it asks for
     await client.post("/api/profile", json={"kind": "account", "value": worker.account})
     await client.get("/api/decisions?limit=1&value=52998224725")
     logged = "".join(capfd.readouterr()) + caplog.text
@@ -256,7 +258,7 @@ async def test_scripts_never_read_text_as_html(client: httpx.AsyncClient) -> Non
         script = (await client.get(f"/static/{name}")).text
         assert re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|https?://", script) is None
         pending += set(re.findall(r'from "\./([a-z]+\.js)"', script)) - seen
-    assert len(seen) == 7
+    assert len(seen) == 8
 
 
 @pytest.mark.parametrize(

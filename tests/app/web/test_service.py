@@ -85,5 +85,5 @@ async def test_a_server_that_ends_by_itself_crashes_the_worker(service: WebServi
     """A worker whose health does not answer must not go on silently."""
     assert service._server is not None
     service._server.should_exit = True
-    await asyncio.wait_for(service.wait_until_stopped(), 5) if service.should_stop else await asyncio.sleep(0.5)
+    await asyncio.wait_for(service._crashed.wait(), 5)
     assert isinstance(service.crash_reason, WebServiceError)

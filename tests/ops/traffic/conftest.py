@@ -6,7 +6,7 @@ import pytest
 
 from ops.traffic.generator import Simulated, TrafficConfig, generate
 
-MONDAY_5H_MS = 1_789_977_600_000 + 8 * 3_600_000
+MONDAY_5H_MS = 1_789_948_800_000 + 8 * 3_600_000
 """2026-09-21 05:00 in Brasília, a Monday."""
 
 

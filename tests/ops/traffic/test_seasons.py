@@ -15,7 +15,7 @@ SUNDAY_MS = 1_789_873_200_000
 
 def hourly(day_ms: int) -> list[float]:
     """Return the total intensity in the middle of each hour of a day."""
-    return intensity(day_ms + np.arange(24) * HOUR_MS + HOUR_MS // 2).sum(axis=1).tolist()
+    return [float(total) for total in intensity(day_ms + np.arange(24) * HOUR_MS + HOUR_MS // 2).sum(axis=1)]
 
 
 def test_hours_peak_at_noon_and_after_18h() -> None:

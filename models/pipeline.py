@@ -1,0 +1,119 @@
+"""Both stages in one process, pure: what the workers do to a log, without workers.
+
+Replay, tests and simulation run this; the agents run the same stages with Kafka between them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from app.domain.partitioner import partition_of
+from app.domain.records import Stretch
+from app.domain.rejection import Rejection
+from app.domain.transaction import TransactionDecoder
+from app.topics import ENRICHED
+from models.outputs import Send
+from models.payer_stage import PayerOutput, PayerStage
+from models.receiver_stage import ReceiverOutput, ReceiverStage
+from models.rules import RulePack
+
+__all__ = ["Message", "Pipeline", "PipelineOutput"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of `pix-transactions` and its Kafka timestamp, epoch ms (below 0: none)."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOutput:
+    """What one call of `Pipeline.push` brought."""
+
+    received: list[ReceiverOutput]
+    decided: list[PayerOutput]
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """All faults, stage 1 first."""
+        return [fault for output in (*self.received, *self.decided) for fault in output.rejections]
+
+
+class Pipeline:
+    """Stages for every partition, and logs that are as long as what was pushed.
+
+    Parameters
+    ----------
+    partitions
+        Of the keyed topics.
+    decoder
+        Reads messages.
+    pack
+        The rules in force.
+    retry_window_ms, retry_max_ids
+        Bounds of the memory of ids.
+    """
+
+    def __init__(
+        self,
+        partitions: int,
+        decoder: TransactionDecoder,
+        pack: RulePack,
+        *,
+        retry_window_ms: int = 3_600_000,
+        retry_max_ids: int = 200_000,
+    ) -> None:
+        self._partitions = partitions
+        self.receivers = [
+            ReceiverStage(partition, partitions, decoder, retry_window_ms, retry_max_ids)
+            for partition in range(partitions)
+        ]
+        self.payers = [
+            PayerStage(partition, partitions, pack, retry_window_ms, retry_max_ids) for partition in range(partitions)
+        ]
+        for stage in self.payers:
+            stage.put_in_force(pack, stage.lists)
+        self._ends: defaultdict[tuple[str, int], int] = defaultdict(int)
+
+    def push(self, messages: Iterable[Message]) -> PipelineOutput:
+        """Append messages to `pix-transactions` and carry them through both stages, partition by partition.
+
+        The stages' order is fixed (all of stage 1, then all of stage 2), so the same calls give the same bytes.
+        """
+        batches: defaultdict[int, list[Message]] = defaultdict(list)
+        for message in messages:
+            batches[0 if message.key is None else partition_of(message.key, self._partitions)].append(message)
+        received = []
+        enriched: defaultdict[int, list[tuple[Send, int]]] = defaultdict(list)
+        for partition, batch in sorted(batches.items()):
+            output = self.receivers[partition].apply(
+                self._stretch("source", partition, [m.key for m in batch], [m.value for m in batch], batch)
+            )
+            received.append(output)
+            clock_ms = max(message.timestamp_ms for message in batch)
+            for send in output.sends:
+                if send.topic == ENRICHED.name:
+                    enriched[send.partition].append((send, clock_ms))
+        decided = []
+        for partition, sends in sorted(enriched.items()):
+            frames = [Message(None, value, clock_ms) for send, clock_ms in sends for value in send.values]
+            stretch = self._stretch("enriched", partition, [None] * len(frames), [m.value for m in frames], frames)
+            decided.append(self.payers[partition].apply(stretch))
+        return PipelineOutput(received, decided)
+
+    def _stretch(
+        self,
+        topic: str,
+        partition: int,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        messages: Sequence[Message],
+    ) -> Stretch:
+        base = self._ends[topic, partition]
+        end = self._ends[topic, partition] = base + len(messages)
+        return Stretch(base, end, keys, values, range(base, end), [message.timestamp_ms for message in messages])

@@ -1,0 +1,224 @@
+"""`pixguard run`: the whole engine on one machine, with simulated traffic, until Ctrl-C.
+
+Broker, workers and traffic are processes of their own, as they would be in a bank; this one starts them in order,
+shows what they say through a plain Kafka client, and stops them in reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from app.domain.decision import Decision, decode_decision
+from app.kafka_options import client_options
+from app.settings import Settings
+from app.topics import DECISIONS, topics
+from ops.broker import LocalBroker
+from ops.topic_admin import ensure_topics
+
+__all__ = ["DemoError", "run_demo"]
+
+_STOP_TIMEOUT_S = 20.0
+_REFRESH_S = 0.5
+_PLAIN_REFRESH_S = 5.0
+_ROWS_SHOWN = 12
+_STYLES = {"APPROVE": "green", "HOLD": "yellow", "DENY": "bold red"}
+
+
+class DemoError(RuntimeError):
+    """A part of the demo ended by itself; the message says which, and where its log lies."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """A process of the demo and its log."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@dataclass(slots=True)
+class _Board:
+    """What the screen shows."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    recent: deque[Decision] = field(default_factory=lambda: deque(maxlen=_ROWS_SHOWN))
+    rate: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def add(self, decisions: list[Decision]) -> None:
+        now_s = time.monotonic()
+        self.rate.append((now_s, len(decisions)))
+        while self.rate and self.rate[0][0] < now_s - 5:
+            self.rate.popleft()
+        for decision in decisions:
+            self.counts[decision.decision] += 1
+            # Approvals would push everything else off the screen.
+            if decision.decision != "APPROVE" or decision.reasons or len(self.recent) < _ROWS_SHOWN:
+                self.recent.append(decision)
+
+    @property
+    def per_s(self) -> float:
+        return sum(count for _, count in self.rate) / 5
+
+    def line(self) -> str:
+        counts = ", ".join(f"{self.counts[action]:,} {action}" for action in _STYLES)
+        return f"{self.counts.total():,} decisions ({self.per_s:,.0f}/s): {counts}"
+
+
+def run_demo(settings: Settings, *, workers: int, rate: float, own_broker: bool, jars_dir: Path) -> None:
+    """Run until Ctrl-C.
+
+    Parameters
+    ----------
+    settings
+        Broker, data directory, ports; the first worker's web view is on `web_port`, the others' follow.
+    workers
+        How many.
+    rate
+        Simulated payments per second.
+    own_broker
+        Whether to start a broker here; else `settings.broker` is used.
+    jars_dir
+        Cache of the broker's jars.
+
+    Raises
+    ------
+    DemoError
+        When a part ends by itself.
+    BrokerError, TopicError
+        When the broker cannot be had, or refuses a topic.
+    """
+    console = Console()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.read_hash_key()  # made once, before workers that share it start
+    with ExitStack() as stack:
+        if own_broker:
+            port = int(settings.broker.rpartition(":")[2])
+            console.print(f"Starting Kafka on {settings.broker} (data in {settings.data_dir / 'kafka'}) …")
+            stack.enter_context(LocalBroker(settings.data_dir / "kafka", jars_dir=jars_dir, port=port))
+        console.print("Checking topics …")
+        asyncio.run(_make_topics(settings))
+        parts = [
+            stack.enter_context(
+                _part(
+                    f"worker-{number}",
+                    settings,
+                    ["worker", "--name", f"worker-{number}", "--web-port", str(settings.web_port + number - 1)],
+                )
+            )
+            for number in range(1, workers + 1)
+        ]
+        parts.append(stack.enter_context(_part("traffic", settings, ["simulate", "--rate", str(rate), "--quiet"])))
+        console.print(
+            f"{workers} worker(s) and {rate:g} payments/s of simulated traffic started; "
+            f"web view: http://{settings.web_host}:{settings.web_port}\n"
+            "The first start compiles the kernels (about a minute). Ctrl-C stops everything."
+        )
+        try:
+            asyncio.run(_show(settings, parts, console))
+        except KeyboardInterrupt:
+            console.print("\nStopping …")
+
+
+async def _make_topics(settings: Settings) -> None:
+    await ensure_topics(
+        client_options(settings),
+        topics(settings.app_id),
+        partitions=settings.partitions,
+        replication_factor=settings.replication_factor,
+    )
+
+
+@contextmanager
+def _part(name: str, settings: Settings, arguments: list[str]) -> Iterator[_Part]:
+    """Run one part as a process; it is asked to stop at the end, and killed when it does not."""
+    log = settings.data_dir / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "app.cli", *arguments],
+            env={
+                **os.environ,
+                "PIXGUARD_BROKER": settings.broker,
+                "PIXGUARD_DATA_DIR": str(settings.data_dir),
+                "PIXGUARD_LOG_FORMAT": "json",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C reaches this process alone, which then stops the parts in order.
+            process_group=0,
+        )
+    try:
+        yield _Part(name, process, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+async def _show(settings: Settings, parts: list[_Part], console: Console) -> None:
+    """Follow `pix-decisions` with a plain Kafka client and show what comes."""
+    board = _Board()
+    consumer = AIOKafkaConsumer(DECISIONS.name, **client_options(settings), auto_offset_reset="latest")
+    await consumer.start()
+    try:
+        if console.is_terminal:
+            with Live(_render(board), console=console, refresh_per_second=4) as live:
+                while True:
+                    await _take(consumer, board, _REFRESH_S)
+                    _check(parts)
+                    live.update(_render(board))
+        next_line_s = time.monotonic() + _PLAIN_REFRESH_S
+        while True:
+            await _take(consumer, board, _REFRESH_S)
+            _check(parts)
+            if time.monotonic() >= next_line_s:
+                next_line_s += _PLAIN_REFRESH_S
+                console.print(board.line())
+    finally:
+        await consumer.stop()
+
+
+async def _take(consumer: AIOKafkaConsumer, board: _Board, wait_s: float) -> None:
+    fetched = await consumer.getmany(timeout_ms=int(wait_s * 1000), max_records=5000)
+    board.add([decode_decision(record.value) for records in fetched.values() for record in records])
+
+
+def _check(parts: list[_Part]) -> None:
+    for part in parts:
+        status = part.process.poll()
+        if status is not None:
+            lines = part.log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
+            raise DemoError(f"{part.name} ended with status {status}; last lines of {part.log}:\n" + "\n".join(lines))
+
+
+def _render(board: _Board) -> Group:
+    table = Table(expand=True)
+    for column in ("decision", "score", "end_to_end_id", "why"):
+        table.add_column(column, no_wrap=column != "why")
+    for decision in reversed(board.recent):
+        why = ", ".join(reason.code for reason in decision.reasons) or "nothing unusual"
+        style = _STYLES[decision.decision]
+        table.add_row(Text(decision.decision, style), f"{decision.score:.3f}", decision.end_to_end_id, why)
+    head = board.line() if board.counts else "Waiting for the first decision …"
+    return Group(Text(head, "bold"), table)

@@ -1,0 +1,327 @@
+"""`pixguard replay`: a recorded stretch, or a file, decided on again by other rules.
+
+From the topics: `pix-enriched` is read from its oldest retained offset and goes through stage 2 as it did live (its
+order is the live order), under the lists that each live decision names. With the rules of the live run the decisions
+come out byte for byte. Where retention has cut the log, the profiles of that time are gone: then the vectors on
+`pix-features` take the computed ones' place.
+
+From a file: both stages run from an empty state, and the rules in force are the comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from app.domain.decision import Decision, decode_decision, decode_vector
+from app.domain.field_checks import TimeLimits
+from app.domain.records import Stretch
+from app.domain.rejection import Rejection
+from app.domain.siphash import HashKey
+from app.domain.transaction import TransactionDecoder
+from app.kafka_options import client_options
+from app.settings import Settings
+from app.topics import DECISIONS, ENRICHED, FEATURES, LISTS
+from models.lists import Lists, ListUpdate, decode_list_update
+from models.payer_stage import Observed, PayerStage, judge
+from models.pipeline import Message, Pipeline
+from models.rules import RulePack
+from ops.files import read_transactions
+from ops.mapping import FileMapping
+
+__all__ = ["ReplayReport", "replay_file", "replay_topics"]
+
+_EXAMPLES = 10
+_CHUNK_ROWS = 2000
+_encode = msgspec.json.Encoder().encode
+
+Progress = Callable[[float], None]
+
+
+@dataclass(slots=True)
+class ReplayReport:
+    """What other rules would change.
+
+    Parameters
+    ----------
+    before, after
+        Names of the rule packs (several before, where the live run changed its own).
+    transactions
+        Decisions compared.
+    identical
+        Of these, the same to the byte.
+    actions
+        Count and centavos by (action before, action after).
+    rules
+        By rule: fired before, fired after.
+    examples
+        A few whose action changes: before, after.
+    unmatched
+        Decisions without a recorded one to compare with.
+    recomputed, recorded
+        Vectors that were computed again, and that were taken from `pix-features`.
+    rejected
+        Messages of a file that were no transactions.
+    """
+
+    before: set[str] = field(default_factory=set)
+    after: str = ""
+    transactions: int = 0
+    identical: int = 0
+    actions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    centavos: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rules: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+    examples: list[tuple[Decision, Decision]] = field(default_factory=list)
+    unmatched: int = 0
+    recomputed: int = 0
+    recorded: int = 0
+    rejected: int = 0
+
+    @property
+    def changed(self) -> int:
+        """Transactions whose action changes."""
+        return sum(count for (before, after), count in self.actions.items() if before != after)
+
+    def compare(self, before: Decision, after: Decision, amount_centavos: int, *, same_bytes: bool) -> None:
+        """Count one transaction."""
+        self.before.add(before.versions.rules)
+        self.transactions += 1
+        self.identical += same_bytes
+        pair = (before.decision, after.decision)
+        self.actions[pair] += 1
+        self.centavos[pair] += amount_centavos
+        for rule in before.rules:
+            self.rules[rule][0] += 1
+        for rule in after.rules:
+            self.rules[rule][1] += 1
+        if before.decision != after.decision and len(self.examples) < _EXAMPLES:
+            self.examples.append((before, after))
+
+
+def replay_file(
+    settings: Settings,
+    path: Path,
+    *,
+    before: RulePack,
+    after: RulePack,
+    mapping: FileMapping | None = None,
+    format: str | None = None,  # noqa: A002 - the name of the command's option
+    progress: Progress | None = None,
+) -> ReplayReport:
+    """Run a file through both stages and compare two packs on each transaction.
+
+    Raises
+    ------
+    FileError, MappingError
+        When the file cannot be read.
+    """
+    hash_key = HashKey.from_bytes(settings.read_hash_key())
+    # A file's messages carry no Kafka timestamp of their own: each is taken to arrive at its own time.
+    decoder = TransactionDecoder(hash_key, TimeLimits())
+    pipeline = Pipeline(
+        settings.partitions,
+        decoder,
+        before,
+        retry_window_ms=settings.retry_window_s * 1000,
+        retry_max_ids=settings.retry_max_ids,
+    )
+    judge_stage = PayerStage(0, 1, after, 1000, 1)
+    judge_stage.put_in_force(after, Lists())
+    report = ReplayReport(after=after.name)
+    for chunk in read_transactions(path, mapping=mapping, format=format, on_position=progress):
+        output = pipeline.push(
+            Message(key, value, -1 if time_ms is None else time_ms)
+            for key, value, time_ms in zip(chunk.keys, chunk.values, chunk.times_ms, strict=True)
+        )
+        report.rejected += len(output.rejections)
+        for batch in output.decided:
+            decided = batch.decided
+            report.recomputed += len(decided.rows)
+            observed = Observed(
+                decided.debits, decided.rows["timestamp"], decided.rows["scored"], decided.vectors, decided.debits[:0]
+            )
+            again = judge_stage.decisions(judge(observed, after, Lists()))
+            amounts = decided.transactions["amount_centavos"].tolist()
+            for old, new, amount in zip(decided.decisions, again, amounts, strict=True):
+                report.compare(old, new, amount, same_bytes=_encode(old) == _encode(new))
+    return report
+
+
+async def replay_topics(settings: Settings, pack: RulePack, *, progress: Progress | None = None) -> ReplayReport:
+    """Decide again on what `pix-enriched` still holds, and compare with the live decisions.
+
+    Raises
+    ------
+    FrameError
+        When another version of pixguard wrote the topic.
+    aiokafka.errors.KafkaError
+        When the cluster cannot be reached.
+    """
+    log = await _Log.open(client_options(settings))
+    try:
+        report = ReplayReport(after=pack.name)
+        history = await _list_history(log, settings)
+        live = {record.key: record.value async for record in log.records(DECISIONS.name)}
+        total, done = await log.size(ENRICHED.name), 0
+        vectors: dict[bytes, bytes] | None = None
+        for partition in await log.partitions(ENRICHED.name):
+            if await log.begin(ENRICHED.name, partition) > 0 and vectors is None:
+                vectors = {record.key: record.value async for record in log.records(FEATURES.name)}
+            cut = vectors if await log.begin(ENRICHED.name, partition) > 0 else None
+            stage = PayerStage(
+                partition, settings.partitions, pack, settings.retry_window_s * 1000, settings.retry_max_ids
+            )
+            stage.put_in_force(pack, Lists())
+            async for stretch in log.stretches(ENRICHED.name, partition):
+                _decide_again(stage, pack, stretch, live, cut, history, report)
+                done += stretch.next_offset - stretch.base
+                if progress is not None and total:
+                    progress(done / total)
+                await asyncio.sleep(0)
+        return report
+    finally:
+        await log.close()
+
+
+def _decide_again(
+    stage: PayerStage,
+    pack: RulePack,
+    stretch: Stretch,
+    live: dict[bytes, bytes],
+    vectors: dict[bytes, bytes] | None,
+    history: _ListHistory,
+    report: ReplayReport,
+) -> None:
+    observed = stage.observe(stretch)
+    ids: list[bytes] = observed.debits["transaction"]["end_to_end_id"].tolist()
+    stage.remember(observed)
+    recorded = [live.get(end_to_end_id) for end_to_end_id in ids]
+    report.unmatched += recorded.count(None)
+    if vectors is None:
+        report.recomputed += len(ids)
+    else:
+        found = [place for place, end_to_end_id in enumerate(ids) if end_to_end_id in vectors]
+        report.recorded += len(found)
+        matrix = observed.vectors.copy()
+        for place in found:
+            matrix[place] = decode_vector(vectors[ids[place]])[1]
+        observed = replace(observed, vectors=matrix)
+    before = [None if value is None else decode_decision(value) for value in recorded]
+    by_lists: defaultdict[int, list[int]] = defaultdict(list)
+    for place, decision in enumerate(before):
+        if decision is not None:
+            by_lists[decision.versions.lists].append(place)
+    for version, places in by_lists.items():
+        part = Observed(
+            observed.debits[places],
+            observed.log_ms[places],
+            observed.scored[places],
+            observed.vectors[places],
+            observed.repeats[:0],
+        )
+        again = stage.decisions(judge(part, pack, history.at(version)))
+        amounts = part.debits["transaction"]["amount_centavos"].tolist()
+        for place, new, amount in zip(places, again, amounts, strict=True):
+            old = before[place]
+            if old is not None:
+                report.compare(old, new, amount, same_bytes=_encode(new) == recorded[place])
+
+
+class _ListHistory:
+    """The lists as they were at each version; what compaction has removed cannot be brought back."""
+
+    def __init__(self, updates: Iterable[tuple[int, ListUpdate | None]]) -> None:
+        self._updates = list(updates)
+        self._known: dict[int, Lists] = {}
+
+    def at(self, version: int) -> Lists:
+        lists = self._known.get(version)
+        if lists is None:
+            updates = [update for offset, update in self._updates if offset < version and update is not None]
+            lists = self._known[version] = Lists().apply(updates, version)
+        return lists
+
+
+async def _list_history(log: _Log, settings: Settings) -> _ListHistory:
+    hash_key = HashKey.from_bytes(settings.read_hash_key())
+    updates = []
+    async for record in log.records(LISTS.name):
+        update = decode_list_update(record.key, record.value, hash_key)
+        updates.append((record.offset, None if isinstance(update, Rejection) else update))
+    return _ListHistory(updates)
+
+
+class _Log:
+    """Reads topics from their oldest offset to where they end now."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+
+    @classmethod
+    async def open(cls, connection: dict[str, Any]) -> _Log:
+        consumer = AIOKafkaConsumer(**connection, group_id=None, enable_auto_commit=False)
+        await consumer.start()
+        return cls(consumer)
+
+    async def close(self) -> None:
+        await self._consumer.stop()
+
+    async def partitions(self, topic: str) -> list[int]:
+        await self._consumer.topics()
+        return sorted(self._consumer.partitions_for_topic(topic) or ())
+
+    async def begin(self, topic: str, partition: int) -> int:
+        place = TopicPartition(topic, partition)
+        return int((await self._consumer.beginning_offsets([place]))[place])
+
+    async def size(self, topic: str) -> int:
+        places = [TopicPartition(topic, partition) for partition in await self.partitions(topic)]
+        begins = await self._consumer.beginning_offsets(places)
+        ends = await self._consumer.end_offsets(places)
+        return int(sum(ends[place] - begins[place] for place in places))
+
+    async def stretches(self, topic: str, partition: int) -> AsyncIterator[Stretch]:
+        place = TopicPartition(topic, partition)
+        self._consumer.assign([place])
+        await self._consumer.seek_to_beginning(place)
+        end = (await self._consumer.end_offsets([place]))[place]
+        base = await self._consumer.position(place)
+        while base < end:
+            fetched = await self._consumer.getmany(place, timeout_ms=500, max_records=_CHUNK_ROWS)
+            records = [record for record in fetched.get(place, []) if record.offset < end]
+            position = min(await self._consumer.position(place), end)
+            if position > base:
+                yield Stretch(
+                    base,
+                    position,
+                    [record.key for record in records],
+                    [record.value for record in records],
+                    [record.offset for record in records],
+                    [record.timestamp for record in records],
+                )
+            base = position
+
+    async def records(self, topic: str) -> AsyncIterator[_Record]:
+        for partition in await self.partitions(topic):
+            async for stretch in self.stretches(topic, partition):
+                for record in _rows(stretch):
+                    yield record
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    key: bytes
+    value: bytes
+    offset: int
+
+
+def _rows(stretch: Stretch) -> Iterator[_Record]:
+    for key, value, offset in zip(stretch.keys, stretch.values, stretch.offsets, strict=True):
+        yield _Record(key or b"", value or b"", offset)

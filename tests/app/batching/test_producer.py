@@ -1,0 +1,101 @@
+"""Sending records in record batches."""
+
+import asyncio
+
+import pytest
+
+from app.batching import BatchApp, OversizeError
+from tests.app.batching.recording import Cluster, MakeApp
+
+MEBIBYTE = 1024 * 1024
+
+
+async def started(app: BatchApp) -> BatchApp:
+    """Start the producer alone."""
+    app.producer_only = True
+    await app.start()
+    return app
+
+
+async def test_records_keep_their_order_over_as_few_batches_as_needed(cluster: Cluster, make_app: MakeApp) -> None:
+    """2.5 MB go out as three record batches of at most 1 MB, with keys, values and times unchanged."""
+    topic = await cluster.create(partitions=2)
+    app = await started(make_app(topic))
+    keys = [b"%d" % number for number in range(2_500)]
+    values = [key.ljust(1_000, b".") for key in keys]
+    sent = await (await app.producer.send_records(topic, 1, keys, values, range(2_500)))
+    assert len(sent) == 3
+    assert [each.partition for each in sent] == [1, 1, 1]
+    records = await cluster.read(topic, partitions=2)
+    assert [(each.key, each.value, each.timestamp) for each in records] == list(
+        zip(keys, values, range(2_500), strict=True)
+    )
+
+
+async def test_an_atomic_call_is_one_record_batch(cluster: Cluster, make_app: MakeApp) -> None:
+    """A checkpoint of many megabytes is appended as a whole."""
+    topic = await cluster.create(max_message_bytes=str(16 * MEBIBYTE))
+    app = await started(make_app(topic))
+    values = [bytes(1_000)] * 10_000
+    sent = await (await app.producer.send_records(topic, 0, [b"k"] * 10_000, values, [0] * 10_000, atomic=True))
+    assert [each.offset for each in sent] == [0]
+    assert len(await cluster.read(topic)) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("values", "atomic"),
+    [([bytes(600_000), bytes(600_000)], True), ([bytes(1_200_000)], False), ([b"", bytes(1_200_000)], False)],
+    ids=["atomic", "one record", "a later record"],
+)
+async def test_what_does_not_fit_is_refused(
+    cluster: Cluster, make_app: MakeApp, *, values: list[bytes], atomic: bool
+) -> None:
+    """The error names the limit, and nothing of an atomic call is sent."""
+    topic = await cluster.create()
+    app = await started(make_app(topic, producer_max_request_size=MEBIBYTE))
+    with pytest.raises(OversizeError, match=f"{topic}-0: expected .* of at most [0-9]+ bytes, got"):
+        await app.producer.send_records(topic, 0, [None] * len(values), values, [0] * len(values), atomic=atomic)
+    assert len(await cluster.read(topic)) == (0 if atomic else len(values) - 1)
+
+
+async def test_nothing_is_sent_for_no_records(make_app: MakeApp, cluster: Cluster) -> None:
+    """An empty call completes at once."""
+    topic = await cluster.create()
+    app = await started(make_app(topic))
+    assert await (await app.producer.send_records(topic, 0, [], [], [])) == []
+    assert await cluster.read(topic) == []
+
+
+async def test_a_retry_after_a_lost_answer_appends_nothing_twice(
+    cluster: Cluster, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker recognises the repeated record batch by its sequence number."""
+    topic = await cluster.create()
+    app = await started(make_app(topic))
+    client = app.producer._producer.client
+    send, lost = client.send, []
+
+    async def lose_first_answer(node: int, request: object, **options: object) -> object:
+        answer = await send(node, request, **options)
+        if type(request).__name__.startswith("Produce") and not lost:
+            lost.append(request)
+            raise TimeoutError
+        return answer
+
+    monkeypatch.setattr(client, "send", lose_first_answer)
+    await (await app.producer.send_records(topic, 0, [b"k"], [b"once"], [0]))
+    assert len(lost) == 1
+    assert [each.value for each in await cluster.read(topic)] == [b"once"]
+
+
+async def test_a_prepared_batch_takes_in_nothing_else(cluster: Cluster, make_app: MakeApp) -> None:
+    """What others send to the partition meanwhile goes into a batch of its own."""
+    topic = await cluster.create()
+    app = await started(make_app(topic))
+    builder = app.producer.builder()
+    builder.append(timestamp=0, key=b"k", value=b"prepared")
+    prepared = await app.producer.send_builder(topic, 0, builder)
+    other = await app.producer.send(topic, b"k", b"other", 0, None, None)
+    await asyncio.gather(prepared, other)
+    assert builder.record_count() == 1
+    assert [each.value for each in await cluster.read(topic)] == [b"prepared", b"other"]
