@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ from models.rules import RulePack
 from tables.catalog import CATALOG
 from tables.changelog import Shard
 
-__all__ = ["Controls", "read_pack"]
+__all__ = ["DEFAULT_RULES", "Controls", "read_pack"]
 
 log = structlog.get_logger(__name__)
+
+DEFAULT_RULES = Path(str(files("models") / "packs" / "default.yaml"))
+"""The shipped rule pack."""
 
 _FILE_POLL_S = 1.0
 

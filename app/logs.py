@@ -11,8 +11,6 @@ from structlog.typing import Processor
 
 __all__ = ["configure_logs"]
 
-_CHATTY = ("aiokafka", "faust", "mode", "uvicorn")
-
 
 def configure_logs(level: str, log_format: Literal["auto", "json", "console"], worker: str) -> None:
     """Send structlog's events and the libraries' stdlib records through one formatter to standard error.
@@ -20,7 +18,7 @@ def configure_logs(level: str, log_format: Literal["auto", "json", "console"], w
     Parameters
     ----------
     level
-        Least severe level shown; the libraries' own chatter is shown from WARNING on unless it is DEBUG.
+        Least severe level shown; the libraries' own lines are shown from WARNING on unless it is DEBUG.
     log_format
         `auto` writes for people on a terminal and JSON elsewhere.
     worker
@@ -35,7 +33,8 @@ def configure_logs(level: str, log_format: Literal["auto", "json", "console"], w
     ]
     people = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     render: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(timestamp_key="@timestamp")]
+        # Plain tracebacks: the decorated ones print local variables, and these may hold what a payment said.
+        [structlog.dev.ConsoleRenderer(timestamp_key="@timestamp", exception_formatter=structlog.dev.plain_traceback)]
         if people
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -58,6 +57,11 @@ def configure_logs(level: str, log_format: Literal["auto", "json", "console"], w
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel("DEBUG" if level == "DEBUG" else "WARNING")
+    if level != "DEBUG":
+        handler.addFilter(_is_ours_or_serious)
     structlog.contextvars.bind_contextvars(worker=worker)
+
+
+def _is_ours_or_serious(record: logging.LogRecord) -> bool:
+    """Structlog hands over dicts; a string is a library's (mode logs under the names of our own modules)."""
+    return isinstance(record.msg, dict) or record.levelno >= logging.WARNING

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Literal
 
 import faust
@@ -18,7 +16,7 @@ import structlog
 from faust.types import TP
 from mode import Worker as ModeWorker
 
-from agents.controls import Controls
+from agents.controls import DEFAULT_RULES, Controls
 from agents.feedback import feedback_agents
 from agents.outbox import Outbox
 from agents.payers import payers_agent
@@ -39,12 +37,9 @@ from models.receiver_stage import ReceiverStage
 from tables.catalog import CATALOG
 from tables.changelog import ShardTable
 
-__all__ = ["DEFAULT_RULES", "Node", "build_node", "run_worker"]
+__all__ = ["Node", "build_node", "run_worker"]
 
 log = structlog.get_logger(__name__)
-
-DEFAULT_RULES = Path(str(files("models") / "packs" / "default.yaml"))
-"""The shipped rule pack."""
 
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
@@ -195,7 +190,8 @@ class _Runner(ModeWorker):
 
 def run_worker(settings: Settings) -> None:
     """Run one worker until it is stopped; returns only by `SystemExit`."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    # Faust makes its own folder, but not its parents.
+    (settings.data_dir / "faust").mkdir(parents=True, exist_ok=True)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     node = build_node(settings)

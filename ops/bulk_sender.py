@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from app.domain.partitioner import partition_of
+from app.topics import Topic
 
-__all__ = ["Acknowledged", "BulkSender", "Refused", "open_producer"]
+__all__ = ["Acknowledged", "BulkSender", "Refused", "SendError", "open_producer", "require_topics"]
 
 Acknowledged = Callable[[int, int, Sequence[int]], None]
 """Told of a stored batch: partition, offset of its first message, and the numbers of its messages in their order."""
@@ -28,6 +29,25 @@ Refused = Callable[[Sequence[int], KafkaError], None]
 
 _BATCH_BYTES = 256 << 10
 _MAX_REQUEST_BYTES = 32 << 20
+
+
+class SendError(Exception):
+    """Nothing, or nothing more, can be sent to this cluster; the message says why."""
+
+
+async def require_topics(connection: dict[str, Any], topics: Sequence[Topic]) -> None:
+    """Raise where a topic is missing: a producer would wait for it, or have it made with the broker's defaults.
+
+    Raises
+    ------
+    SendError
+        Naming the first that is missing.
+    """
+    async with AIOKafkaConsumer(**connection, group_id=None) as consumer:
+        present = await consumer.topics()
+    for topic in topics:
+        if topic.name not in present:
+            raise SendError(f"{connection['bootstrap_servers']}: no topic {topic.name}: make it with `pixguard topics`")
 
 
 def open_producer(connection: dict[str, Any]) -> AIOKafkaProducer:

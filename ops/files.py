@@ -32,14 +32,9 @@ from ops.mapping import FileMapping, nearest
 __all__ = ["Chunk", "Fault", "FileError", "file_format", "read_transactions"]
 
 _FORMATS = {
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".json": "ndjson",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
+    **dict.fromkeys((".ndjson", ".jsonl", ".json"), "ndjson"),
+    **dict.fromkeys((".csv", ".tsv", ".txt"), "csv"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
 _BOM = b"\xef\xbb\xbf"
 _MAX_LINE_BYTES = 16 << 20
@@ -177,12 +172,17 @@ _Row = tuple[int, bytes, _Head, Fault | None]
 
 def _gather(rows: Iterable[_Row], chunk_rows: int) -> Iterator[Chunk]:
     chunk, size = Chunk(), 0
-    for row in rows:
-        _append(chunk, row)
-        size += len(row[1])
-        if len(chunk) >= chunk_rows or size >= _CHUNK_BYTES:
+    try:
+        for row in rows:
+            _append(chunk, row)
+            size += len(row[1])
+            if len(chunk) >= chunk_rows or size >= _CHUNK_BYTES:
+                yield chunk
+                chunk, size = Chunk(), 0
+    except FileError:
+        if len(chunk):
             yield chunk
-            chunk, size = Chunk(), 0
+        raise
     if len(chunk):
         yield chunk
 

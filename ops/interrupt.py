@@ -1,18 +1,18 @@
-"""Ctrl-C as a wish to stop, so that a command can still report what it has done."""
+"""Ctrl-C and SIGTERM as a wish to stop, so that a command still sends what it holds and reports what it has done."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 __all__ = ["stop_on_interrupt"]
 
 
 @contextmanager
 def stop_on_interrupt() -> Generator[asyncio.Event]:
-    """Give an event that the first Ctrl-C sets; a second one cancels the task that is in this context.
+    """Give an event that the first Ctrl-C or SIGTERM sets; a second one cancels the task that is in this context.
 
     Outside the main thread, and where the platform has no signals, the event is never set.
     """
@@ -24,12 +24,13 @@ def stop_on_interrupt() -> Generator[asyncio.Event]:
             task.cancel()
         stopped.set()
 
+    handled: list[signal.Signals] = []
     try:
-        loop.add_signal_handler(signal.SIGINT, interrupt)
-    except (NotImplementedError, RuntimeError, ValueError):
-        yield stopped
-        return
-    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, interrupt)
+                handled.append(number)
         yield stopped
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        for number in handled:
+            loop.remove_signal_handler(number)

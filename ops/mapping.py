@@ -134,6 +134,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     lower = {each.lower(): each for each in known}
     found = difflib.get_close_matches(name.lower(), lower, n=1)
+    if not found and name:
+        found = [each for each in lower if each.startswith(name.lower())]
     return f"; did you mean `{lower[found[0]]}`?" if found else ""
 
 

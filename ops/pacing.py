@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 __all__ = ["Pace", "Schedule"]
 
 _TICK_S = 0.005
-"""Messages due within one tick go out together: a batch costs more than its messages."""
+"""Waits are no shorter, so that what is due within one goes out together: a batch costs more than its messages."""
 
 
 class Pace:
@@ -101,9 +101,9 @@ class Schedule:
         while begin < len(due_s) and not self._stopped.is_set():
             wait_s = due_s[begin] - self.elapsed_s
             if wait_s > 0:
-                await self._sleep(wait_s)
+                await self._sleep(max(wait_s, _TICK_S))
                 continue
-            end = bisect.bisect_right(due_s, self.elapsed_s + _TICK_S, begin)
+            end = bisect.bisect_right(due_s, self.elapsed_s, begin)
             self.lag_s = max(-wait_s, 0.0)
             self.max_lag_s = max(self.max_lag_s, self.lag_s)
             yield begin, end

@@ -22,7 +22,7 @@ from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import DECISIONS, REJECTED, TRANSACTIONS
 from ops.answers import Answers, RejectionGroup
-from ops.bulk_sender import BulkSender, open_producer
+from ops.bulk_sender import BulkSender, SendError, open_producer, require_topics
 from ops.files import Chunk, Fault, FileError, read_transactions
 from ops.interrupt import stop_on_interrupt
 from ops.mapping import FileMapping
@@ -34,10 +34,6 @@ MAX_MESSAGE_BYTES = int(TRANSACTIONS.config["max.message.bytes"])
 _RECORD_OVERHEAD_BYTES = 256
 _PROGRESS_INTERVAL_S = 0.1
 _POLL_MS = 200
-
-
-class SendError(Exception):
-    """Nothing can be sent to this cluster; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +158,11 @@ async def send_file(
         chunks = _shifted(chunks, await asyncio.to_thread(_shift_ms, everything, limit, speed))
     with stop_on_interrupt() as stopped:
         async with AsyncExitStack() as stack:
+            await require_topics(connection, (TRANSACTIONS, DECISIONS, REJECTED) if wait else (TRANSACTIONS,))
             producer = open_producer(connection)
             stack.push_async_callback(producer.stop)
             await producer.start()
-            follower = await _start_follower(connection, producer, stack, wait=wait)
+            follower = await _start_follower(connection, producer, stack) if wait else None
             sending = _Sending(pace, Schedule(stopped), stopped, follower, progress or (lambda _progress: None))
             async with BulkSender(
                 producer, TRANSACTIONS.name, sending.answers.acknowledged, sending.on_refused
@@ -325,23 +322,17 @@ _LETTER_DECODER = msgspec.json.Decoder(_LetterHead)
 
 
 async def _start_follower(
-    connection: dict[str, Any], producer: AIOKafkaProducer, stack: AsyncExitStack, *, wait: bool
-) -> AIOKafkaConsumer | None:
-    """Return a consumer that stands at the present ends of the answers' topics, or None where none is wanted."""
-    consumer = AIOKafkaConsumer(**connection, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=_POLL_MS)
-    stack.push_async_callback(consumer.stop)
-    await consumer.start()
-    present = await consumer.topics()
-    for topic in (TRANSACTIONS, DECISIONS, REJECTED) if wait else (TRANSACTIONS,):
-        if topic.name not in present:
-            raise SendError(f"{connection['bootstrap_servers']}: no topic {topic.name}: make it with `pixguard topics`")
-    if not wait:
-        return None
+    connection: dict[str, Any], producer: AIOKafkaProducer, stack: AsyncExitStack
+) -> AIOKafkaConsumer:
+    """Return a consumer that stands at the present ends of the topics that answers come on."""
     places = [
         TopicPartition(topic.name, partition)
         for topic in (DECISIONS, REJECTED)
         for partition in sorted(await producer.partitions_for(topic.name))
     ]
+    consumer = AIOKafkaConsumer(**connection, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=_POLL_MS)
+    stack.push_async_callback(consumer.stop)
+    await consumer.start()
     consumer.assign(places)
     for place, offset in (await consumer.end_offsets(places)).items():
         consumer.seek(place, offset)

@@ -21,36 +21,6 @@ from tables.layout import (
     Period,
 )
 
-__all__ = [
-    "AGGREGATES",
-    "Age",
-    "Aggregate",
-    "Count",
-    "Distinct",
-    "DistinctDevices",
-    "Family",
-    "FirstTime",
-    "FlagCount",
-    "FlagRun",
-    "Growth",
-    "Marks",
-    "Max",
-    "Mean",
-    "MetAs",
-    "NewDevice",
-    "PeriodSum",
-    "Repeats",
-    "Rising",
-    "SameDevice",
-    "Seen",
-    "Share",
-    "SinceLast",
-    "SinceMark",
-    "SincePair",
-    "Std",
-    "Sum",
-]
-
 
 class Family(StrEnum):
     """What a feature tells about."""
@@ -84,8 +54,9 @@ class Aggregate:
 
     @property
     def label(self) -> str:
-        """Part of the feature's name."""
-        return self.name_part or type(self).__name__.lower()
+        """Part of the feature's name, from `name_part`, where {} are parameters."""
+        parameters = {name: str(getattr(self, name)).lower() for name in self.__dataclass_fields__}
+        return (self.name_part or type(self).__name__.lower()).format(**parameters)
 
     def source(self, stage: str, log: str | None) -> int:
         """Position of the log, or of the tag set, that is read."""
@@ -161,11 +132,8 @@ class _Flagged(Aggregate):
     flag: str
 
     @property
-    def label(self) -> str:
-        return f"{self.flag.lower()}_{type(self).__name__.lower().removeprefix('flag')}"
-
-    @property
     def argument(self) -> int:
+        """What the opcode takes besides."""
         return FLAGS.index(self.flag)
 
 
@@ -175,6 +143,7 @@ class FlagCount(_Flagged):
 
     opcode = Opcode.FLAG_COUNT
     unit = "events"
+    name_part = "{flag}_count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +152,7 @@ class Share(_Flagged):
 
     opcode = Opcode.FLAG_SHARE
     unit = "share"
+    name_part = "{flag}_share"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +161,12 @@ class FlagRun(_Flagged):
 
     opcode = Opcode.RUN
     unit = "events"
+    name_part = "{flag}_run"
     windowed = Windowed.ANY
 
     @property
     def argument(self) -> int:
+        """What the opcode takes besides."""
         return 1 << FLAGS.index(self.flag)
 
 
@@ -204,6 +176,7 @@ class PeriodSum(Aggregate):
 
     opcode = Opcode.PERIOD_SUM
     unit = "centavos"
+    name_part = "{name}_sum"
     family = Family.USER
     windowed = Windowed.NONE
     names_log = False
@@ -212,10 +185,6 @@ class PeriodSum(Aggregate):
     period: Period
     name: str
     without: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}_sum"
 
     @property
     def wanted(self) -> int:
@@ -386,10 +355,12 @@ class Marks(Aggregate):
 
     @property
     def label(self) -> str:
+        """Part of the feature's name."""
         return f"{self.fraud_type.lower()}_marks" if self.fraud_type else "fraud_marks"
 
     @property
     def argument(self) -> int:
+        """What the opcode takes besides."""
         return FRAUD_TYPES.index(self.fraud_type) if self.fraud_type else -1
 
 
@@ -405,30 +376,9 @@ class SinceMark(Aggregate):
     name_part = "since_mark_ms"
 
 
-AGGREGATES: tuple[type[Aggregate], ...] = (
-    Count,
-    Sum,
-    Mean,
-    Max,
-    Std,
-    FlagCount,
-    Share,
-    FlagRun,
-    PeriodSum,
-    SinceLast,
-    Seen,
-    Rising,
-    Growth,
-    Repeats,
-    Distinct,
-    FirstTime,
-    SincePair,
-    MetAs,
-    NewDevice,
-    DistinctDevices,
-    SameDevice,
-    Age,
-    Marks,
-    SinceMark,
+AGGREGATES: tuple[type[Aggregate], ...] = tuple(
+    kind
+    for kind in globals().values()
+    if isinstance(kind, type) and issubclass(kind, Aggregate) and hasattr(kind, "opcode")
 )
-"""Every aggregate."""
+"""Every aggregate: a class that has an opcode."""

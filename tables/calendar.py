@@ -41,7 +41,8 @@ def day_of_month(timestamp: Array) -> Array:
     """Return the day of the month, 1 to 31: salaries arrive around the 5th working day."""
     days = (timestamp + BRASILIA_MS) // DAY_MS
     dates = days.astype("datetime64[D]")
-    return ((dates - dates.astype("datetime64[M]").astype("datetime64[D]")).astype(np.int64) + 1).astype(np.float64)
+    since_first: Array = (dates - dates.astype("datetime64[M]").astype("datetime64[D]")).astype(np.float64)
+    return since_first + 1.0
 
 
 def night(timestamp: Array) -> Array:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ from tables.layout import (
     GRACE_MS,
     LAYOUT_VERSION,
     LOG_LEVEL_MAX,
+    LOG_LEVEL_SCAN,
     LOGS,
     OPERATION_DTYPE,
     PERIOD_DTYPE,
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 
     from app.domain.columns import Columns
 
-__all__ = ["CATALOG", "Catalog", "Entry", "window_name"]
+__all__ = ["CATALOG", "Catalog", "Entry", "Levels", "window_name"]
 
 STAGES = tuple(LOGS)
 DERIVED_STAGE = "derived"
@@ -136,6 +137,26 @@ def _check(feature: Feature) -> None:
         raise ValueError(f"{_name(feature)}: expected one of the counted flags {FLAGS[:COUNTED_FLAGS]}, got {flag}")
 
 
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Capacities, each 2 << level cells.
+
+    Parameters
+    ----------
+    scan
+        Of the longest log that is scanned; longer ones keep running sums.
+    log
+        Of the longest log; what overflows is condensed.
+    tags, devices
+        Of the largest exact set of counterparties and of devices.
+    """
+
+    scan: int = LOG_LEVEL_SCAN
+    log: int = LOG_LEVEL_MAX
+    tags: int = TAG_LEVEL_MAX
+    devices: int = TAG_LEVEL_MAX
+
+
 class Catalog:
     """The features, and what is derived from them.
 
@@ -145,8 +166,8 @@ class Catalog:
         Base features; their order within a stage is the vector's.
     derived
         Derived features, behind them.
-    log_level, tag_level, device_level
-        Capacity 2 << level of the longest log and of the exact tag sets; smaller ones are for tests.
+    levels
+        Capacities; other ones are for tests.
 
     Raises
     ------
@@ -160,13 +181,11 @@ class Catalog:
         self,
         features: Sequence[Feature] = FEATURES,
         derived: Sequence[Derived] = DERIVED,
-        log_level: int = LOG_LEVEL_MAX,
-        tag_level: int = TAG_LEVEL_MAX,
-        device_level: int = TAG_LEVEL_MAX,
+        levels: Levels | None = None,
     ) -> None:
         for feature in features:
             _check(feature)
-        self._levels = (log_level, tag_level, device_level)
+        self.levels = levels or Levels()
         self.features = tuple(sorted(features, key=lambda feature: STAGES.index(feature.key)))
         self.derived = tuple(derived)
         self.entries = self._entries()
@@ -184,7 +203,7 @@ class Catalog:
         return len(self.entries)
 
     def _entries(self) -> tuple[Entry, ...]:
-        entries = []
+        entries: list[Entry] = []
         for feature in self.features:
             aggregate = _aggregate(feature)
             what = " ".join((type(aggregate).__doc__ or "").split())
@@ -285,16 +304,16 @@ class Catalog:
                 distinct_sets |= 1 << source
         rows = [(item.mask, item.wanted, item.period, 0) for item in periods]
         lanes = [sum((bits >> bit & 1) << (16 * bit) for bit in range(4)) for bits in range(16)]
-        log_level, tag_level, device_level = self._levels
         return Plan(
             operations=operations,
             periods=np.array(rows, PERIOD_DTYPE),
             widths_ms=np.array([*WINDOWS_MS, 0], np.int64),
             distinct_ms=np.array(DISTINCT_WINDOWS_MS, np.int64),
             lanes=np.array(lanes, np.int64),
-            log_level=log_level,
-            tag_level=tag_level,
-            device_level=device_level,
+            scan_level=self.levels.scan,
+            log_level=self.levels.log,
+            tag_level=self.levels.tags,
+            device_level=self.levels.devices,
             device_pairs=int(stage == "receiver"),
             logs=len(LOGS[stage]),
             distinct_sets=distinct_sets,
@@ -324,7 +343,18 @@ class Catalog:
         dtypes = [str(dtype.descr) for dtype in (ROW_DTYPE, EVENT_DTYPE)]
         periods = [(item.mask, item.wanted, int(item.period)) for item in self._periods(stage)]
         windows = [WINDOWS_MS, DISTINCT_WINDOWS_MS, GRACE_MS]
-        return [LAYOUT_VERSION, stage, LOGS[stage], FLAGS, FRAUD_TYPES, DEVICES, windows, self._levels, periods, dtypes]
+        return [
+            LAYOUT_VERSION,
+            stage,
+            LOGS[stage],
+            FLAGS,
+            FRAUD_TYPES,
+            DEVICES,
+            windows,
+            astuple(self.levels),
+            periods,
+            dtypes,
+        ]
 
     def readme_rows(self) -> list[tuple[str, str, str, str, str, str]]:
         """Return one row per feature for the README: name, stage, family, unit, why, typologies."""
@@ -335,9 +365,7 @@ class Catalog:
 
     def coverage(self) -> dict[str, tuple[str, ...]]:
         """Return the features that help to see each typology, by its name."""
-        return {
-            name: tuple(entry.name for entry in self.entries if name in entry.typologies) for name in TYPOLOGIES
-        }
+        return {name: tuple(entry.name for entry in self.entries if name in entry.typologies) for name in TYPOLOGIES}
 
 
 class _Columns:

@@ -1,7 +1,7 @@
-"""Every base feature, declared once. Names, positions, units, the kernel's plan and the README's table derive from here.
+"""Every base feature, declared once. Names, positions, units, the kernel's plan and the README derive from here.
 
-These are base features: each is read from the history of one key, before the event counts. `tables/derived.py` has those
-that are expressions over them. Money is in centavos, time in milliseconds, missing is NaN.
+Each is read from the history of one key, before the event counts. `tables/derived.py` has the features that are
+expressions over these. Money is in centavos, time in milliseconds, missing is NaN.
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ _PAYER = (
     ),
     Feature("payer", SinceLast, "Dwell time of a credit.", "credited", typologies=("mule", "wrong_pix")),
     Feature("payer", Distinct, "Fan-in of an account that sends on.", "credited", hours(24), ("mule",)),
-    Feature("payer", MetAs, "The receiver has paid the payer before.", "credited", typologies=("relative", "wrong_pix")),
+    Feature(
+        "payer", MetAs, "The receiver has paid the payer before.", "credited", typologies=("relative", "wrong_pix")
+    ),
     Feature("payer", Repeats, "The very amount came in before.", "credited", hours(24), ("wrong_pix", "mule")),
     Feature("payer", SinceLast, "Gap between payments.", "sent", typologies=("remote_access", "dormant", "coercion")),
     Feature("payer", Age, "How long the payer is known.", typologies=("mule", "dormant")),

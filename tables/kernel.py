@@ -16,7 +16,17 @@ from numba import njit
 from tables import kernel_aggregates, kernel_blobs, kernel_memory, kernel_panes, kernel_tags, kernel_windows, layout
 from tables.kernel_aggregates import Findings, value_of
 from tables.kernel_blobs import read_blob, row_words, write_row
-from tables.kernel_memory import compiled, drop_row, find, find_or_create, has_room, index_insert, mark_dirty
+from tables.kernel_memory import (
+    OPTIONS,
+    compiled,
+    drop_row,
+    find,
+    find_or_create,
+    has_room,
+    index_insert,
+    integer,
+    mark_dirty,
+)
 from tables.kernel_tags import NEVER, distinct, last_met, met_before, touch_counterparty, touch_device
 from tables.kernel_windows import insert, measure
 from tables.layout import (
@@ -36,13 +46,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from tables.layout import Array, Plan, State
+    from tables.layout import Array, Plan, Record, State
 
     F = TypeVar("F", bound=Callable[..., Any])
 else:
     F = TypeVar("F")
 
-__all__ = ["drop_rows", "export_rows", "mark_keys", "measure_rows", "rebuild_index", "resolve", "restore_rows", "run"]
+__all__ = [
+    "drop_rows",
+    "export_rows",
+    "mark_keys",
+    "measure_rows",
+    "new_findings",
+    "rebuild_index",
+    "resolve",
+    "restore_rows",
+    "run",
+]
 
 NEW_COUNTERPARTY = 1 << FLAGS.index("NEW_COUNTERPARTY")
 NEW_DEVICE = 1 << FLAGS.index("NEW_DEVICE")
@@ -64,32 +84,31 @@ SOURCES = _digest()
 
 def cached(function: F) -> F:
     """Compile an entry point with Numba, keeping the machine code on disk."""
-    return cast("F", njit(function, error_model="numpy", cache=True))
+    return cast("F", njit(function, cache=True, **OPTIONS))
 
 
-@compiled
 def new_findings() -> Findings:
     """Return scratch for the findings of one event."""
     return Findings(
-        np.zeros((LOG_COUNT, WINDOWS, MEASURES), np.int64),
-        np.zeros((LOG_COUNT, WINDOWS, COUNTED_FLAGS), np.int64),
-        np.zeros(LOG_COUNT, np.int64),
-        np.zeros(TAG_SETS, np.int64),
-        np.zeros(TAG_SETS, np.uint8),
-        np.zeros((TAG_SETS, DISTINCT_WINDOWS), np.float64),
+        measures=np.zeros((LOG_COUNT, WINDOWS, MEASURES), np.int64),
+        flagged=np.zeros((LOG_COUNT, WINDOWS, COUNTED_FLAGS), np.int64),
+        heads=np.zeros(LOG_COUNT, np.int64),
+        last_met=np.zeros(TAG_SETS, np.int64),
+        met=np.zeros(TAG_SETS, np.uint8),
+        distinct=np.zeros((TAG_SETS, DISTINCT_WINDOWS), np.float64),
     )
 
 
 @compiled
-def device_tag(plan: Plan, event: np.void) -> np.uint64:
+def device_tag(plan: Plan, event: Record) -> np.uint64:
     """Return what the device set remembers: the device, or half of it and half of the counterparty that used it."""
     if plan.device_pairs == 0:
-        return event.device
-    return (event.device & _DEVICE_PART) | (event.other >> _COUNTERPARTY_SHIFT)
+        return np.uint64(event.device)
+    return np.uint64((event.device & _DEVICE_PART) | (event.other >> _COUNTERPARTY_SHIFT))
 
 
 @compiled
-def look(state: State, plan: Plan, findings: Findings, slot: int, event: np.void) -> None:
+def look(state: State, plan: Plan, findings: Findings, slot: int, event: Record) -> None:
     """Find all that the features of an event, or its entry into the row, may need."""
     wanted = event.wants_features
     for k in range(plan.logs):
@@ -112,10 +131,10 @@ def look(state: State, plan: Plan, findings: Findings, slot: int, event: np.void
 
 
 @compiled
-def enter(state: State, plan: Plan, findings: Findings, slot: int, event: np.void) -> None:
+def enter(state: State, plan: Plan, findings: Findings, slot: int, event: Record) -> None:
     """Enter an event into its row, after `look`."""
-    k = np.int64(event.log)
-    value = (event.amount << FLAG_BITS) | np.int64(event.flags)
+    k = integer(event.log)
+    value = (event.amount << FLAG_BITS) | integer(event.flags)
     if findings.met[k] == 0:
         value |= NEW_COUNTERPARTY
     if event.device != 0 and k == 0:
@@ -150,11 +169,12 @@ def _resolve(sources: int) -> Callable[[State, Array, Array, int], int]:
     return resolve
 
 
-def _run(sources: int) -> Callable[[State, Plan, Array, Array, Array, int], int]:
+def _run(sources: int) -> Callable[[State, Plan, Findings, Array, Array, Array, int], int]:
     @cached
-    def run(state: State, plan: Plan, events: Array, slots: Array, features: Array, start: int) -> int:
+    def run(
+        state: State, plan: Plan, findings: Findings, events: Array, slots: Array, features: Array, start: int
+    ) -> int:
         sources  # noqa: B018 (names the digest in the closure: see the module's docstring)
-        findings = new_findings()
         for i in range(start, len(events)):
             if not has_room(state):
                 return i
@@ -198,18 +218,24 @@ def _export_rows(sources: int) -> Callable[[State, Array, int, Array], None]:
     return export_rows
 
 
-def _restore_rows(sources: int) -> Callable[[State, Plan, Array, Array, Array, int, int], tuple[int, int]]:
+def _restore_rows(sources: int) -> Callable[[State, Plan, Findings, Array, Array, Array, int, int], tuple[int, int]]:
     @cached
     def restore_rows(
-        state: State, plan: Plan, words: Array, ends: Array, keys: Array, fingerprint: int, start: int
+        state: State,
+        plan: Plan,
+        findings: Findings,
+        words: Array,
+        ends: Array,
+        keys: Array,
+        fingerprint: int,
+        start: int,
     ) -> tuple[int, int]:
         sources  # noqa: B018 (names the digest in the closure: see the module's docstring)
-        scratch = np.zeros((WINDOWS, MEASURES), np.int64)
         begin = ends[start - 1] if start > 0 else 0
         for i in range(start, len(keys)):
             if not has_room(state):
                 return i, 0
-            problem = read_blob(state, plan, words, begin, ends[i], keys[i], fingerprint, scratch)
+            problem = read_blob(state, plan, words, begin, ends[i], keys[i], fingerprint, findings.measures[0])
             if problem:
                 return i, problem
             begin = ends[i]
@@ -247,7 +273,7 @@ def _mark_keys(sources: int) -> Callable[[State, Array, int, int, Array], None]:
         for i in range(len(keys)):
             slot = find_or_create(state, keys[i])
             header = state.headers[slot]
-            header.marks[fraud_type] = min(max(np.int64(header.marks[fraud_type]) + delta, 0), MARKS_MAX)
+            header.marks[fraud_type] = min(max(integer(header.marks[fraud_type]) + delta, 0), MARKS_MAX)
             marks = 0
             for k in range(len(header.marks)):
                 marks += header.marks[k]
@@ -265,7 +291,7 @@ resolve = _resolve(SOURCES)
 """resolve(state, events, slots, create) -> events whose key has no row; slots (n,) written, 0 for no row."""
 
 run = _run(SOURCES)
-"""run(state, plan, events, slots, features, start) -> the event at which the pools must grow, or n when done."""
+"""run(state, plan, findings, events, slots, features, start) -> the event at which the pools must grow, or n."""
 
 measure_rows = _measure_rows(SOURCES)
 """measure_rows(state, slots, ends) -> words; ends (n,) written: where each row's blob ends, in words."""
@@ -274,7 +300,7 @@ export_rows = _export_rows(SOURCES)
 """export_rows(state, slots, fingerprint, words): writes the blobs one after the other."""
 
 restore_rows = _restore_rows(SOURCES)
-"""restore_rows(state, plan, words, ends, keys, fingerprint, start) -> (row at which it stopped or n, problem)."""
+"""restore_rows(state, plan, findings, words, ends, keys, fingerprint, start) -> (row where it stopped, problem)."""
 
 drop_rows = _drop_rows(SOURCES)
 """drop_rows(state, slots): forgets rows."""

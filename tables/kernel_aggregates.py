@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tables.kernel_memory import compiled
+from tables.kernel_memory import compiled, integer
 from tables.kernel_tags import NEVER, same_device
 from tables.layout import (
     COUNT,
@@ -34,7 +34,7 @@ from tables.layout import (
 )
 
 if TYPE_CHECKING:
-    from tables.layout import Array, Plan, State
+    from tables.layout import Array, Plan, Record, State
 
 __all__ = ["Findings", "value_of"]
 
@@ -76,7 +76,7 @@ class Findings(NamedTuple):
 
 
 @compiled
-def value_of(state: State, plan: Plan, findings: Findings, slot: int, event: np.void, operation: np.void) -> float:
+def value_of(state: State, plan: Plan, findings: Findings, slot: int, event: Record, operation: Record) -> float:
     """Return one base feature of one event."""
     code = operation.opcode
     if code <= Opcode.FLAG_SHARE:
@@ -90,7 +90,7 @@ def value_of(state: State, plan: Plan, findings: Findings, slot: int, event: np.
 
 # One return for each opcode: a table of functions would cost an indirect call for each feature of each event.
 @compiled
-def window_value(findings: Findings, operation: np.void) -> float:  # noqa: PLR0911 (see above)
+def window_value(findings: Findings, operation: Record) -> float:  # noqa: PLR0911 (see above)
     """Return an aggregate of one window."""
     code = operation.opcode
     m = findings.measures[operation.log, operation.window]
@@ -140,9 +140,9 @@ def deviation(m: Array) -> float:
     square_high, square_low = multiply(np.uint64(m[TOTAL]), np.uint64(m[TOTAL]))
     under_high = product_high - square_high - np.uint64(product_low < square_low)
     under_low = product_low - square_low
-    if np.int64(under_high) < 0:  # only where panes were cut in proportion
+    if integer(under_high) < 0:  # only where panes were cut in proportion
         return 0.0
-    return np.sqrt(np.float64(under_high) * 18446744073709551616.0 + np.float64(under_low)) / np.float64(n)
+    return float(np.sqrt(np.float64(under_high) * 2.0**64 + np.float64(under_low)) / np.float64(n))
 
 
 @compiled
@@ -158,7 +158,9 @@ def multiply(a: np.uint64, b: np.uint64) -> tuple[np.uint64, np.uint64]:
 
 
 @compiled
-def log_value(state: State, plan: Plan, findings: Findings, slot: int, event: np.void, operation: np.void) -> float:
+def log_value(  # noqa: PLR0911 (as in window_value)
+    state: State, plan: Plan, findings: Findings, slot: int, event: Record, operation: Record
+) -> float:
     """Return an aggregate of one log that no window sum holds."""
     code = operation.opcode
     log = state.logs[slot, operation.log]
@@ -197,7 +199,7 @@ def period_start(kind: int, at: int) -> int:
 
 
 @compiled
-def period_sum(state: State, plan: Plan, log: np.void, head: int, at: int, number: int) -> float:
+def period_sum(state: State, plan: Plan, log: Record, head: int, at: int, number: int) -> float:
     """Return the sum of the flagged events of the current calendar period, before this event.
 
     Condensed history counts whole panes, so that a legal limit is never under-counted.
@@ -206,7 +208,7 @@ def period_sum(state: State, plan: Plan, log: np.void, head: int, at: int, numbe
     if log.flags_seen & period.wanted != period.wanted:
         return 0.0
     start = period_start(period.kind, at)
-    block = np.int64(log.block)
+    block = integer(log.block)
     total = 0
     position = head - 1
     while position >= 0 and state.cells[block + position].timestamp >= start:
@@ -215,8 +217,8 @@ def period_sum(state: State, plan: Plan, log: np.void, head: int, at: int, numbe
             total += value >> FLAG_BITS
         position -= 1
     if log.panes != 0 and start <= at:
-        base = np.int64(log.panes) * PANES
-        for k in range(np.int64(log.pane_count)):
+        base = integer(log.panes) * PANES
+        for k in range(integer(log.pane_count)):
             pane = state.panes[base + k]
             if pane.last >= start and pane.first <= at:
                 total += pane.period_totals[number]
@@ -224,22 +226,22 @@ def period_sum(state: State, plan: Plan, log: np.void, head: int, at: int, numbe
 
 
 @compiled
-def since_last(state: State, log: np.void, head: int, at: int) -> float:
+def since_last(state: State, log: Record, head: int, at: int) -> float:
     """Return the time since the newest event that is not later."""
     if head > 0:
-        return np.float64(at - state.cells[np.int64(log.block) + head - 1].timestamp)
+        return np.float64(at - state.cells[integer(log.block) + head - 1].timestamp)
     if log.panes != 0:
-        base = np.int64(log.panes) * PANES
-        for k in range(np.int64(log.pane_count) - 1, -1, -1):
+        base = integer(log.panes) * PANES
+        for k in range(integer(log.pane_count) - 1, -1, -1):
             if state.panes[base + k].first <= at:
                 return np.float64(max(at - state.panes[base + k].last, 0))
     return np.nan
 
 
 @compiled
-def run(state: State, log: np.void, head: int, edge: int, mask: int) -> float:
+def run(state: State, log: Record, head: int, edge: int, mask: int) -> float:
     """Return how many of the last events in a row carry all these flags."""
-    block = np.int64(log.block)
+    block = integer(log.block)
     length = 0
     for position in range(head - 1, max(head - 1 - LOOK_BACK, -1), -1):
         cell = state.cells[block + position]
@@ -250,9 +252,9 @@ def run(state: State, log: np.void, head: int, edge: int, mask: int) -> float:
 
 
 @compiled
-def rising(state: State, log: np.void, head: int, edge: int) -> float:
+def rising(state: State, log: Record, head: int, edge: int) -> float:
     """Return how many of the last events in a row were each larger than the one before."""
-    block = np.int64(log.block)
+    block = integer(log.block)
     length = 0
     for position in range(head - 1, max(head - 1 - LOOK_BACK, 0), -1):
         cell, before = state.cells[block + position], state.cells[block + position - 1]
@@ -263,9 +265,9 @@ def rising(state: State, log: np.void, head: int, edge: int) -> float:
 
 
 @compiled
-def growth(state: State, log: np.void, head: int, edge: int) -> float:
+def growth(state: State, log: Record, head: int, edge: int) -> float:
     """Return the last amount over the mean of up to five amounts before it, NaN for fewer than two events."""
-    block = np.int64(log.block)
+    block = integer(log.block)
     total = 0
     count = 0
     for position in range(head - 2, max(head - 2 - GROWTH_EVENTS, -1), -1):
@@ -280,9 +282,9 @@ def growth(state: State, log: np.void, head: int, edge: int) -> float:
 
 
 @compiled
-def repeats(state: State, log: np.void, head: int, edge: int, amount: int) -> float:
+def repeats(state: State, log: Record, head: int, edge: int, amount: int) -> float:
     """Return how many of the last events in the window had this event's very amount."""
-    block = np.int64(log.block)
+    block = integer(log.block)
     equal = 0
     for position in range(head - 1, max(head - 1 - LOOK_BACK, -1), -1):
         cell = state.cells[block + position]
@@ -293,16 +295,16 @@ def repeats(state: State, log: np.void, head: int, edge: int, amount: int) -> fl
 
 
 @compiled
-def tag_value(state: State, findings: Findings, slot: int, event: np.void, operation: np.void) -> float:
+def tag_value(state: State, findings: Findings, slot: int, event: Record, operation: Record) -> float:
     """Return an aggregate of one tag set."""
     code = operation.opcode
     which = operation.log
     if code == Opcode.DISTINCT:
-        return findings.distinct[which, operation.window]
+        return float(findings.distinct[which, operation.window])
     if which == DEVICES and event.device == 0:
         return np.nan
     if code == Opcode.FIRST_TIME:
-        return 1.0 - findings.met[which]
+        return float(1 - findings.met[which])
     if code == Opcode.MET:
         return np.float64(findings.met[which])
     if code == Opcode.SINCE_PAIR:
@@ -312,7 +314,7 @@ def tag_value(state: State, findings: Findings, slot: int, event: np.void, opera
 
 
 @compiled
-def row_value(state: State, slot: int, event: np.void, operation: np.void) -> float:
+def row_value(state: State, slot: int, event: Record, operation: Record) -> float:
     """Return an aggregate of the row's header."""
     code = operation.opcode
     header = state.headers[slot]

@@ -19,6 +19,7 @@ from tables.kernel_memory import (
     allocate_windows,
     compiled,
     find_or_create,
+    integer,
     release_blocks,
 )
 from tables.kernel_windows import rebuild
@@ -36,7 +37,7 @@ from tables.layout import (
 )
 
 if TYPE_CHECKING:
-    from tables.layout import Array, Plan, State
+    from tables.layout import Array, Plan, Record, State
 
 __all__ = ["BLOB_WORDS_MIN", "PROBLEMS", "read_blob", "row_words", "write_row"]
 
@@ -63,10 +64,10 @@ def row_words(state: State, slot: int) -> int:
     words = BLOB_WORDS_MIN
     for k in range(LOG_COUNT):
         log = state.logs[slot, k]
-        words += 2 * np.int64(log.length) + PANE_WORDS * np.int64(log.pane_count)
+        words += 2 * integer(log.length) + PANE_WORDS * integer(log.pane_count)
     for k in range(TAG_SETS):
         tags = state.tags[slot, k]
-        words += 2 * np.int64(tags.length) + SKETCH_WORDS * (np.int64(tags.counter != 0) + np.int64(tags.bloom != 0))
+        words += 2 * integer(tags.length) + SKETCH_WORDS * (integer(tags.counter != 0) + integer(tags.bloom != 0))
     return words
 
 
@@ -86,7 +87,7 @@ def presence(words: Array, at: int) -> None:
 @compiled
 def has_block(word: int) -> int:
     """Return 1 where the low half of a word names a block."""
-    return np.int64(word & _LOW_HALF != 0)
+    return integer(word & _LOW_HALF != 0)
 
 
 @compiled
@@ -100,7 +101,7 @@ def checksum(words: Array, start: int, end: int) -> int:
 
 
 @compiled
-def copy(target: Array, at: int, source: Array, start: int, count: int) -> int:
+def copy_words(target: Array, at: int, source: Array, start: int, count: int) -> int:
     """Copy words; return the position behind them in the target."""
     for k in range(count):
         target[at + k] = source[start + k]
@@ -110,20 +111,20 @@ def copy(target: Array, at: int, source: Array, start: int, count: int) -> int:
 @compiled
 def write_row(state: State, slot: int, fingerprint: int, words: Array, start: int) -> int:
     """Write a row's blob; return the position behind it."""
-    at = copy(words, start + ROW_AT, state.row_words[slot], 0, ROW_WORDS)
+    at = copy_words(words, start + ROW_AT, state.row_words[slot], 0, ROW_WORDS)
     presence(words, start + ROW_AT)
     for k in range(LOG_COUNT):
         log = state.logs[slot, k]
-        at = copy(words, at, state.cell_words, 2 * np.int64(log.block), 2 * np.int64(log.length))
-        for pane in range(np.int64(log.pane_count)):
-            at = copy(words, at, state.pane_words[np.int64(log.panes) * PANES + pane], 0, PANE_WORDS)
+        at = copy_words(words, at, state.cell_words, 2 * integer(log.block), 2 * integer(log.length))
+        for pane in range(integer(log.pane_count)):
+            at = copy_words(words, at, state.pane_words[integer(log.panes) * PANES + pane], 0, PANE_WORDS)
     for k in range(TAG_SETS):
         tags = state.tags[slot, k]
-        at = copy(words, at, state.cell_words, 2 * np.int64(tags.block), 2 * np.int64(tags.length))
+        at = copy_words(words, at, state.cell_words, 2 * integer(tags.block), 2 * integer(tags.length))
         if tags.counter != 0:
-            at = copy(words, at, state.sketch_links, np.int64(tags.counter) * SKETCH_WORDS, SKETCH_WORDS)
+            at = copy_words(words, at, state.sketch_links, integer(tags.counter) * SKETCH_WORDS, SKETCH_WORDS)
         if tags.bloom != 0:
-            at = copy(words, at, state.sketch_links, np.int64(tags.bloom) * SKETCH_WORDS, SKETCH_WORDS)
+            at = copy_words(words, at, state.sketch_links, integer(tags.bloom) * SKETCH_WORDS, SKETCH_WORDS)
     words[start] = fingerprint
     words[start + 1] = checksum(words, start + ROW_AT, at)
     return at
@@ -149,47 +150,54 @@ def read_blob(
     slot = find_or_create(state, key)
     release_blocks(state, slot)
     at = start + ROW_AT + ROW_WORDS
-    copy(state.row_words[slot], 0, words, start + ROW_AT, ROW_WORDS)
+    copy_words(state.row_words[slot], 0, words, start + ROW_AT, ROW_WORDS)
     if row_words(state, slot) != end - start or not levels_fit(state, slot):
         state.row_words[slot, 1:] = 0
         return MISSHAPEN
-    newest = state.headers[slot].marked_at
+    state.touched_ms[slot] = state.headers[slot].marked_at
     for k in range(LOG_COUNT):
-        log = state.logs[slot, k]
-        if log.block != 0:
-            log.block = allocate_cells(state, np.int64(log.level))
-        copy(state.cell_words, 2 * np.int64(log.block), words, at, 2 * np.int64(log.length))
-        at += 2 * np.int64(log.length)
-        if log.length > 0:
-            newest = max(newest, state.cells[np.int64(log.block) + np.int64(log.length) - 1].timestamp)
-        if log.windows != 0:
-            log.windows = allocate_windows(state)
-            rebuild(state, plan, log, newest, scratch)
-        if log.panes != 0:
-            log.panes = allocate_panes(state)
-        for pane in range(np.int64(log.pane_count)):
-            copy(state.pane_words[np.int64(log.panes) * PANES + pane], 0, words, at, PANE_WORDS)
-            at += PANE_WORDS
+        at = read_log(state, plan, slot, k, words, at, scratch)
     for k in range(TAG_SETS):
         at = read_tags(state, state.tags[slot, k], words, at)
-    state.touched_ms[slot] = newest
     return SOUND
 
 
 @compiled
-def read_tags(state: State, tags: np.void, words: Array, at: int) -> int:
+def read_log(state: State, plan: Plan, slot: int, k: int, words: Array, at: int, scratch: Array) -> int:
+    """Restore the blocks of one log; return the position behind them."""
+    log = state.logs[slot, k]
+    length = integer(log.length)
+    if log.block != 0:
+        log.block = allocate_cells(state, integer(log.level))
+    copy_words(state.cell_words, 2 * integer(log.block), words, at, 2 * length)
+    at += 2 * length
+    newest = state.cells[integer(log.block) + length - 1].timestamp if length > 0 else 0
+    state.touched_ms[slot] = max(state.touched_ms[slot], newest)
+    if log.windows != 0:
+        log.windows = allocate_windows(state)
+        rebuild(state, plan, log, newest, scratch)
+    if log.panes != 0:
+        log.panes = allocate_panes(state)
+    for pane in range(integer(log.pane_count)):
+        copy_words(state.pane_words[integer(log.panes) * PANES + pane], 0, words, at, PANE_WORDS)
+        at += PANE_WORDS
+    return at
+
+
+@compiled
+def read_tags(state: State, tags: Record, words: Array, at: int) -> int:
     """Restore the blocks of one tag set; return the position behind them."""
     if tags.block != 0:
-        tags.block = allocate_cells(state, np.int64(tags.level))
-    copy(state.cell_words, 2 * np.int64(tags.block), words, at, 2 * np.int64(tags.length))
-    at += 2 * np.int64(tags.length)
+        tags.block = allocate_cells(state, integer(tags.level))
+    copy_words(state.cell_words, 2 * integer(tags.block), words, at, 2 * integer(tags.length))
+    at += 2 * integer(tags.length)
     if tags.counter != 0:
         tags.counter = allocate_sketch(state)
-        copy(state.sketch_links, np.int64(tags.counter) * SKETCH_WORDS, words, at, SKETCH_WORDS)
+        copy_words(state.sketch_links, integer(tags.counter) * SKETCH_WORDS, words, at, SKETCH_WORDS)
         at += SKETCH_WORDS
     if tags.bloom != 0:
         tags.bloom = allocate_sketch(state)
-        copy(state.sketch_links, np.int64(tags.bloom) * SKETCH_WORDS, words, at, SKETCH_WORDS)
+        copy_words(state.sketch_links, integer(tags.bloom) * SKETCH_WORDS, words, at, SKETCH_WORDS)
         at += SKETCH_WORDS
     return at
 

@@ -5,7 +5,7 @@ Only `tables/kernel.py` has compiled entry points that are cached; it names this
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -28,7 +28,6 @@ from tables.layout import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from tables.layout import Array, State
 
@@ -37,11 +36,13 @@ else:
     F = TypeVar("F")
 
 __all__ = [
+    "OPTIONS",
     "allocate_cells",
     "allocate_panes",
     "allocate_sketch",
     "allocate_windows",
     "compiled",
+    "copy",
     "drop_row",
     "find",
     "find_or_create",
@@ -49,14 +50,37 @@ __all__ = [
     "free_windows",
     "has_room",
     "index_insert",
+    "integer",
     "mark_dirty",
     "release_blocks",
 ]
 
 
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+"""A division by zero raises nothing; and references are not counted.
+
+A state is 28 arrays. Counting their references at each call made an event forty times slower, and passing them on the
+stack ten times, hence `forceinline`. The price: compiled code here can allocate no array, so scratch is an argument.
+"""
+
+if TYPE_CHECKING:
+
+    def integer(value: Any) -> int:  # noqa: ANN401 (any number)
+        """Return an int64, also in machine code: arithmetic of unsigned and signed integers would become float."""
+else:
+    integer = np.int64
+
+
 def compiled(function: F) -> F:
     """Compile with Numba, and keep the type for mypy."""
-    return cast("F", njit(function, error_model="numpy"))
+    return cast("F", njit(function, forceinline=True, **OPTIONS))
+
+
+@compiled
+def copy(target: Array, source: Array) -> None:
+    """Copy words: an assignment of arrays would allocate, in case they overlap."""
+    for k in range(len(target)):
+        target[k] = source[k]
 
 
 @compiled
@@ -65,10 +89,10 @@ def allocate(state: State, links: Array, pool: int, level: int, size: int, strid
     block = state.free[pool, level]
     if block != 0:
         state.free[pool, level] = links[block * stride]
-        return block
+        return integer(block)
     block = state.tops[pool]
     state.tops[pool] = block + size
-    return block
+    return integer(block)
 
 
 @compiled
@@ -114,7 +138,7 @@ def allocate_sketch(state: State) -> int:
 def has_room(state: State) -> bool:
     """Whether the pools can take whatever one event may ask for: Python grows them between two events, never inside."""
     # Two logs of 512 cells would be the most; tag sets add three times 64.
-    return (
+    return bool(
         state.tops[CELLS] + 2048 <= len(state.cells)
         and state.tops[WINDOW_BLOCKS] + LOG_COUNT <= len(state.windows)
         and (state.tops[PANE_BLOCKS] + LOG_COUNT) * PANES <= len(state.panes)
@@ -126,10 +150,10 @@ def has_room(state: State) -> bool:
 def find(state: State, key: np.uint64) -> int:
     """Return the slot of a key, 0 where there is none."""
     mask = len(state.index_hashes) - 1
-    place = np.int64(key) & mask
+    place = integer(key) & mask
     while state.index_hashes[place] != np.uint64(0):
         if state.index_hashes[place] == key:
-            return np.int64(state.index_slots[place])
+            return integer(state.index_slots[place])
         place = (place + 1) & mask
     return 0
 
@@ -138,7 +162,7 @@ def find(state: State, key: np.uint64) -> int:
 def index_insert(hashes: Array, slots: Array, key: np.uint64, slot: int) -> None:
     """Enter a key that the index lacks."""
     mask = len(hashes) - 1
-    place = np.int64(key) & mask
+    place = integer(key) & mask
     while hashes[place] != np.uint64(0):
         place = (place + 1) & mask
     hashes[place] = key
@@ -149,7 +173,7 @@ def index_insert(hashes: Array, slots: Array, key: np.uint64, slot: int) -> None
 def index_remove(state: State, key: np.uint64) -> None:
     """Take a key out, moving later ones of its chain up so that no tombstone remains."""
     mask = len(state.index_hashes) - 1
-    hole = np.int64(key) & mask
+    hole = integer(key) & mask
     while state.index_hashes[hole] != key:
         hole = (hole + 1) & mask
     place = hole
@@ -158,7 +182,7 @@ def index_remove(state: State, key: np.uint64) -> None:
         mover = state.index_hashes[place]
         if mover == np.uint64(0):
             break
-        home = np.int64(mover) & mask
+        home = integer(mover) & mask
         # The mover may fill the hole unless its home lies behind the hole, going round.
         if ((place - home) & mask) >= ((place - hole) & mask):
             state.index_hashes[hole] = mover
@@ -182,7 +206,7 @@ def find_or_create(state: State, key: np.uint64) -> int:
     state.headers[slot].hash = key
     state.counts[ROWS_LIVE] += 1
     index_insert(state.index_hashes, state.index_slots, key, slot)
-    return slot
+    return integer(slot)
 
 
 @compiled

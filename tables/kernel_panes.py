@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tables.kernel_memory import compiled
+from tables.kernel_memory import compiled, copy, integer
 from tables.layout import (
     COUNT,
     COUNTED_FLAGS,
@@ -31,7 +29,7 @@ from tables.layout import (
 )
 
 if TYPE_CHECKING:
-    from tables.layout import Array, Plan, State
+    from tables.layout import Array, Plan, Record, State
 
 __all__ = ["measure_panes", "spill"]
 
@@ -42,7 +40,7 @@ _LOW = (1 << LIMB_BITS) - 1
 
 
 @compiled
-def measure_panes(state: State, plan: Plan, log: np.void, at: int, measures: Array, flagged: Array) -> None:
+def measure_panes(state: State, plan: Plan, log: Record, at: int, measures: Array, flagged: Array) -> None:
     """Add the panes of a log to what its events have measured.
 
     Parameters
@@ -53,8 +51,8 @@ def measure_panes(state: State, plan: Plan, log: np.void, at: int, measures: Arr
         int64, shape (WINDOWS, COUNTED_FLAGS); written: the panes' counts of flags.
     """
     flagged[:] = 0
-    base = np.int64(log.panes) * PANES
-    for k in range(np.int64(log.pane_count)):
+    base = integer(log.panes) * PANES
+    for k in range(integer(log.pane_count)):
         pane = state.panes[base + k]
         if pane.first > at:
             break
@@ -73,7 +71,7 @@ def measure_panes(state: State, plan: Plan, log: np.void, at: int, measures: Arr
             m[SQUARE_LL] += partial(pane.square_ll, share)
             m[MAXIMUM] = max(m[MAXIMUM], pane.maximum)
             for bit in range(COUNTED_FLAGS):
-                flagged[w, bit] += partial(np.int64(pane.flagged[bit]), share)
+                flagged[w, bit] += partial(integer(pane.flagged[bit]), share)
 
 
 @compiled
@@ -81,7 +79,7 @@ def partial(amount: int, share: float) -> int:
     """Return a share of an integer, the whole of it exactly."""
     if share == 1.0:
         return amount
-    return np.int64(amount * share + 0.5)
+    return integer(amount * share + 0.5)
 
 
 @compiled
@@ -89,12 +87,12 @@ def widest(plan: Plan, age: int, factor: int) -> int:
     """Return how long a pane of this age may span."""
     for w in range(WINDOWS):
         if age < plan.widths_ms[w]:
-            return plan.widths_ms[w] * factor // SHARE
+            return integer(plan.widths_ms[w] * factor // SHARE)
     return LONGEST_MS * factor // SHARE
 
 
 @compiled
-def spill(state: State, plan: Plan, log: np.void, timestamp: int, value: int, newest: int) -> None:
+def spill(state: State, plan: Plan, log: Record, timestamp: int, value: int, newest: int) -> None:
     """Move one event from the log into the panes, where it widens a pane or begins one.
 
     Parameters
@@ -102,21 +100,21 @@ def spill(state: State, plan: Plan, log: np.void, timestamp: int, value: int, ne
     newest
         Newest timestamp of the log: a pane's age is counted from it.
     """
-    base = np.int64(log.panes) * PANES
+    base = integer(log.panes) * PANES
     if log.pane_count == PANES:
         condense(state, plan, log, newest)
-    k = np.int64(log.pane_count) - 1
+    k = integer(log.pane_count) - 1
     while k >= 0 and state.panes[base + k].first > timestamp:
         k -= 1
-    # k is the last pane that begins no later. Before it is full, an event goes into it; else it begins a pane behind it.
+    # k is the last pane that begins no later: the event goes into it, or begins a pane behind it.
     if k >= 0:
         span = timestamp - state.panes[base + k].first
         if timestamp <= state.panes[base + k].last or span <= widest(plan, newest - timestamp, 1):
             add_to_pane(state, plan, base + k, timestamp, value)
             return
-    count = np.int64(log.pane_count)
+    count = integer(log.pane_count)
     for j in range(count - 1, k, -1):
-        state.pane_words[base + j + 1] = state.pane_words[base + j]
+        copy(state.pane_words[base + j + 1], state.pane_words[base + j])
     state.pane_words[base + k + 1] = 0
     state.panes[base + k + 1].first = timestamp
     log.pane_count = count + 1
@@ -144,15 +142,15 @@ def add_to_pane(state: State, plan: Plan, position: int, timestamp: int, value: 
 
 
 @compiled
-def condense(state: State, plan: Plan, log: np.void, newest: int) -> None:
+def condense(state: State, plan: Plan, log: Record, newest: int) -> None:
     """Forget panes that no window can see, and merge neighbours until a quarter of the panes is free."""
-    base = np.int64(log.panes) * PANES
-    count = np.int64(log.pane_count)
+    base = integer(log.panes) * PANES
+    count = integer(log.pane_count)
     expired = 0
     while expired < count and state.panes[base + expired].last <= newest - LONGEST_MS - GRACE_MS:
         expired += 1
     for k in range(expired, count):
-        state.pane_words[base + k - expired] = state.pane_words[base + k]
+        copy(state.pane_words[base + k - expired], state.pane_words[base + k])
     count -= expired
     factor = 1
     while count > PANES - PANES // 4:
@@ -164,7 +162,7 @@ def condense(state: State, plan: Plan, log: np.void, newest: int) -> None:
                 merge(state, base + kept, base + k)
             else:
                 kept += 1
-                state.pane_words[base + kept] = state.pane_words[base + k]
+                copy(state.pane_words[base + kept], state.pane_words[base + k])
         count = kept + 1
         factor *= 2
     log.pane_count = count

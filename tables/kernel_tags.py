@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tables.kernel_memory import allocate_cells, allocate_sketch, compiled, free_cells
+from tables.kernel_memory import allocate_cells, allocate_sketch, compiled, free_cells, integer
 from tables.layout import DISTINCT_WINDOWS, GRACE_MS, LONGEST_MS, SKETCH_WORDS
 
 if TYPE_CHECKING:
-    from tables.layout import Array, Plan, State
+    from tables.layout import Array, Plan, Record, State
 
 __all__ = ["NEVER", "distinct", "last_met", "met_before", "same_device", "touch_counterparty", "touch_device"]
 
@@ -40,29 +40,29 @@ _PAIR_MASK = np.uint64(0xFFFFFFFF00000000)
 
 
 @compiled
-def last_met(state: State, tags: np.void, tag: np.uint64) -> int:
+def last_met(state: State, tags: Record, tag: np.uint64) -> int:
     """Return when a tag was last met, NEVER where the exact set does not hold it."""
-    block = np.int64(tags.block)
-    wanted = np.int64(tag)
-    for k in range(np.int64(tags.length)):
+    block = integer(tags.block)
+    wanted = integer(tag)
+    for k in range(integer(tags.length)):
         if state.cells[block + k].value == wanted:
-            return state.cells[block + k].timestamp
+            return integer(state.cells[block + k].timestamp)
     return NEVER
 
 
 @compiled
-def met_before(state: State, tags: np.void, tag: np.uint64, last: int) -> bool:
+def met_before(state: State, tags: Record, tag: np.uint64, last: int) -> bool:
     """Return whether a tag was met before, where `last_met` said when."""
     if last != NEVER:
         return True
     if tags.bloom == 0:
         return False
-    base = np.int64(tags.bloom) * SKETCH_WORDS
+    base = integer(tags.bloom) * SKETCH_WORDS
     return bloom_holds(state, base, tag) or bloom_holds(state, base + GENERATION_WORDS, tag)
 
 
 @compiled
-def distinct(state: State, plan: Plan, tags: np.void, at: int, counts: Array) -> None:
+def distinct(state: State, plan: Plan, tags: Record, at: int, counts: Array) -> None:
     """Count the tags met in each window.
 
     Parameters
@@ -71,19 +71,19 @@ def distinct(state: State, plan: Plan, tags: np.void, at: int, counts: Array) ->
         float64, shape (DISTINCT_WINDOWS,); written.
     """
     if tags.counter != 0:
-        base = np.int64(tags.counter) * SKETCH_WORDS * 2
+        base = integer(tags.counter) * SKETCH_WORDS * 2
         for w in range(DISTINCT_WINDOWS):
             edge = (at - plan.distinct_ms[w]) // 1000 - COUNTER_EPOCH_S
             taken = 0
             for k in range(COUNTER_SLOTS):
-                taken += np.int64(state.seconds[base + k]) > max(edge, 0)
+                taken += integer(state.seconds[base + k]) > max(edge, 0)
             counts[w] = linear_count(taken)
         return
-    block = np.int64(tags.block)
+    block = integer(tags.block)
     for w in range(DISTINCT_WINDOWS):
         edge = at - plan.distinct_ms[w]
         met = 0
-        for k in range(np.int64(tags.length)):
+        for k in range(integer(tags.length)):
             met += state.cells[block + k].timestamp > edge
         counts[w] = met
 
@@ -92,23 +92,23 @@ def distinct(state: State, plan: Plan, tags: np.void, at: int, counts: Array) ->
 def linear_count(taken: int) -> float:
     """Estimate how many tags have taken this many of the slots."""
     free = max(COUNTER_SLOTS - taken, 1)
-    return np.floor(COUNTER_SLOTS * np.log(COUNTER_SLOTS / free) + 0.5)
+    return float(np.floor(COUNTER_SLOTS * np.log(COUNTER_SLOTS / free) + 0.5))
 
 
 @compiled
-def same_device(state: State, tags: np.void, pair: np.uint64, at: int) -> int:
+def same_device(state: State, tags: Record, pair: np.uint64, at: int) -> int:
     """Count the counterparties that used a device within the longest window, at a receiver."""
-    block = np.int64(tags.block)
+    block = integer(tags.block)
     wanted = pair & _PAIR_MASK
     counterparties = 0
-    for k in range(np.int64(tags.length)):
+    for k in range(integer(tags.length)):
         cell = state.cells[block + k]
         counterparties += np.uint64(cell.value) & _PAIR_MASK == wanted and cell.timestamp > at - LONGEST_MS
     return counterparties
 
 
 @compiled
-def touch_counterparty(state: State, plan: Plan, tags: np.void, tag: np.uint64, at: int) -> None:
+def touch_counterparty(state: State, plan: Plan, tags: Record, tag: np.uint64, at: int) -> None:
     """Note that a counterparty was met."""
     if tags.counter != 0:
         count_tag(state, tags, tag, at)
@@ -130,7 +130,7 @@ def touch_counterparty(state: State, plan: Plan, tags: np.void, tag: np.uint64, 
 
 
 @compiled
-def touch_device(state: State, plan: Plan, tags: np.void, tag: np.uint64, at: int) -> None:
+def touch_device(state: State, plan: Plan, tags: Record, tag: np.uint64, at: int) -> None:
     """Note that a device was used; in a full set the one used longest ago gives way."""
     if refresh(state, tags, tag, at):
         return
@@ -138,23 +138,23 @@ def touch_device(state: State, plan: Plan, tags: np.void, tag: np.uint64, at: in
         if tags.block == 0 or tags.level < plan.device_level:
             grow(state, tags)
         else:
-            block = np.int64(tags.block)
+            block = integer(tags.block)
             oldest = 0
-            for k in range(1, np.int64(tags.length)):
+            for k in range(1, integer(tags.length)):
                 if state.cells[block + k].timestamp < state.cells[block + oldest].timestamp:
                     oldest = k
             state.cells[block + oldest].timestamp = at
-            state.cells[block + oldest].value = np.int64(tag)
+            state.cells[block + oldest].value = integer(tag)
             return
     append(state, tags, tag, at)
 
 
 @compiled
-def refresh(state: State, tags: np.void, tag: np.uint64, at: int) -> bool:
+def refresh(state: State, tags: Record, tag: np.uint64, at: int) -> bool:
     """Renew a tag that the set holds; return whether it does."""
-    block = np.int64(tags.block)
-    wanted = np.int64(tag)
-    for k in range(np.int64(tags.length)):
+    block = integer(tags.block)
+    wanted = integer(tag)
+    for k in range(integer(tags.length)):
         if state.cells[block + k].value == wanted:
             state.cells[block + k].timestamp = max(state.cells[block + k].timestamp, at)
             return True
@@ -162,35 +162,35 @@ def refresh(state: State, tags: np.void, tag: np.uint64, at: int) -> bool:
 
 
 @compiled
-def append(state: State, tags: np.void, tag: np.uint64, at: int) -> None:
+def append(state: State, tags: Record, tag: np.uint64, at: int) -> None:
     """Add a tag to a set that has room."""
-    cell = state.cells[np.int64(tags.block) + np.int64(tags.length)]
+    cell = state.cells[integer(tags.block) + integer(tags.length)]
     cell.timestamp = at
-    cell.value = np.int64(tag)
+    cell.value = integer(tag)
     tags.length += 1
 
 
 @compiled
-def grow(state: State, tags: np.void) -> None:
+def grow(state: State, tags: Record) -> None:
     """Give a set its first block, or one twice as large."""
     if tags.block == 0:
         tags.block = allocate_cells(state, 0)
         return
-    level = np.int64(tags.level)
+    level = integer(tags.level)
     block = allocate_cells(state, level + 1)
-    for k in range(np.int64(tags.length)):
+    for k in range(integer(tags.length)):
         state.cells[block + k] = state.cells[tags.block + k]
-    free_cells(state, level, np.int64(tags.block))
+    free_cells(state, level, integer(tags.block))
     tags.block = block
     tags.level = level + 1
 
 
 @compiled
-def forget_old(state: State, tags: np.void, at: int) -> None:
+def forget_old(state: State, tags: Record, at: int) -> None:
     """Move the tags that no window counts any more into the Bloom filter."""
-    block = np.int64(tags.block)
+    block = integer(tags.block)
     kept = 0
-    for k in range(np.int64(tags.length)):
+    for k in range(integer(tags.length)):
         cell = state.cells[block + k]
         if cell.timestamp > at - LONGEST_MS - GRACE_MS:
             state.cells[block + kept] = cell
@@ -201,27 +201,27 @@ def forget_old(state: State, tags: np.void, at: int) -> None:
 
 
 @compiled
-def count_all(state: State, tags: np.void) -> None:
+def count_all(state: State, tags: Record) -> None:
     """Turn an exact set into a linear counter."""
     tags.counter = allocate_sketch(state)
-    block = np.int64(tags.block)
-    for k in range(np.int64(tags.length)):
+    block = integer(tags.block)
+    for k in range(integer(tags.length)):
         tag = np.uint64(state.cells[block + k].value)
         count_tag(state, tags, tag, state.cells[block + k].timestamp)
         remember(state, tags, tag)
-    free_cells(state, np.int64(tags.level), block)
+    free_cells(state, integer(tags.level), block)
     tags.block = 0
     tags.length = 0
     tags.level = 0
 
 
 @compiled
-def count_tag(state: State, tags: np.void, tag: np.uint64, at: int) -> None:
+def count_tag(state: State, tags: Record, tag: np.uint64, at: int) -> None:
     """Enter a tag into the linear counter."""
     # The high bits: the low ones place the key in the index, and Bloom takes the middle.
-    place = np.int64(tags.counter) * SKETCH_WORDS * 2 + np.int64(tag >> np.uint64(56))
+    place = integer(tags.counter) * SKETCH_WORDS * 2 + integer(tag >> np.uint64(56))
     second = at // 1000 - COUNTER_EPOCH_S
-    if second > np.int64(state.seconds[place]):
+    if second > integer(state.seconds[place]):
         state.seconds[place] = second
 
 
@@ -231,7 +231,7 @@ def bloom_holds(state: State, base: int, tag: np.uint64) -> bool:
     step = (tag >> np.uint64(32)) | np.uint64(1)
     mixed = tag
     for _ in range(BLOOM_HASHES):
-        bit = np.int64(mixed) & (BLOOM_BITS - 1)
+        bit = integer(mixed) & (BLOOM_BITS - 1)
         if state.sketches[base + (bit >> 6)] >> np.uint64(bit & 63) & np.uint64(1) == np.uint64(0):
             return False
         mixed += step
@@ -239,11 +239,11 @@ def bloom_holds(state: State, base: int, tag: np.uint64) -> bool:
 
 
 @compiled
-def remember(state: State, tags: np.void, tag: np.uint64) -> None:
+def remember(state: State, tags: Record, tag: np.uint64) -> None:
     """Enter a tag into the Bloom filter; its newer generation becomes the older one when it is full."""
     if tags.bloom == 0:
         tags.bloom = allocate_sketch(state)
-    base = np.int64(tags.bloom) * SKETCH_WORDS
+    base = integer(tags.bloom) * SKETCH_WORDS
     if bloom_holds(state, base, tag):
         return
     if tags.bloom_length == GENERATION_TAGS:
@@ -254,7 +254,7 @@ def remember(state: State, tags: np.void, tag: np.uint64) -> None:
     step = (tag >> np.uint64(32)) | np.uint64(1)
     mixed = tag
     for _ in range(BLOOM_HASHES):
-        bit = np.int64(mixed) & (BLOOM_BITS - 1)
+        bit = integer(mixed) & (BLOOM_BITS - 1)
         state.sketches[base + (bit >> 6)] |= np.uint64(1) << np.uint64(bit & 63)
         mixed += step
     tags.bloom_length += 1

@@ -12,9 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tables.kernel_memory import allocate_cells, allocate_panes, allocate_windows, compiled, free_cells
+from tables.kernel_memory import (
+    allocate_cells,
+    allocate_panes,
+    allocate_windows,
+    compiled,
+    copy,
+    free_cells,
+    integer,
+)
 from tables.kernel_panes import measure_panes, spill
 from tables.layout import (
     COUNT,
@@ -23,7 +29,6 @@ from tables.layout import (
     LANES_HIGH,
     LANES_LOW,
     LIMB_BITS,
-    LOG_LEVEL_SCAN,
     LONGEST_MS,
     MAXIMUM,
     SQUARE_HH,
@@ -35,7 +40,7 @@ from tables.layout import (
 )
 
 if TYPE_CHECKING:
-    from tables.layout import Array, Plan, State
+    from tables.layout import Array, Plan, Record, State
 
 __all__ = ["insert", "measure", "rebuild"]
 
@@ -43,7 +48,7 @@ _LOW = (1 << LIMB_BITS) - 1
 
 
 @compiled
-def scan(state: State, plan: Plan, log: np.void, at: int, measures: Array) -> int:
+def scan(state: State, plan: Plan, log: Record, at: int, measures: Array) -> int:
     """Measure every window of a log by walking it back from its newest event.
 
     Parameters
@@ -55,8 +60,8 @@ def scan(state: State, plan: Plan, log: np.void, at: int, measures: Array) -> in
     -------
     The head: how many events have a timestamp <= `at`.
     """
-    block = np.int64(log.block)
-    position = np.int64(log.length) - 1
+    block = integer(log.block)
+    position = integer(log.length) - 1
     while position >= 0 and state.cells[block + position].timestamp > at:
         position -= 1
     head = position + 1
@@ -95,21 +100,21 @@ def change(plan: Plan, sums: Array, value: int, sign: int) -> None:
 
 
 @compiled
-def rebuild(state: State, plan: Plan, log: np.void, at: int, measures: Array) -> None:
+def rebuild(state: State, plan: Plan, log: Record, at: int, measures: Array) -> None:
     """Compute the running sums of a long log from its events; `measures` is scratch."""
     windows = state.windows[log.windows]
     head = scan(state, plan, log, at, measures)
     for w in range(WINDOWS):
-        windows[w] = measures[w]
+        copy(windows[w], measures[w])
         windows[w, TAIL] = head - measures[w, COUNT]
     windows[WINDOWS, TAIL] = head
 
 
 @compiled
-def slide(state: State, plan: Plan, log: np.void, at: int) -> None:
+def slide(state: State, plan: Plan, log: Record, at: int) -> None:
     """Move tails and head of a long log to a time."""
     windows = state.windows[log.windows]
-    block = np.int64(log.block)
+    block = integer(log.block)
     for w in range(WINDOWS):  # tails back first: whatever the head then passes lies inside every window
         tail = windows[w, TAIL]
         while tail > 0 and state.cells[block + tail - 1].timestamp > at - plan.widths_ms[w]:
@@ -137,10 +142,10 @@ def slide(state: State, plan: Plan, log: np.void, at: int) -> None:
 
 
 @compiled
-def move_head(state: State, plan: Plan, log: np.void, at: int) -> int:
+def move_head(state: State, plan: Plan, log: Record, at: int) -> int:
     """Move the head of a long log to a time; return the windows, as bits, whose maximum may have left."""
     windows = state.windows[log.windows]
-    block = np.int64(log.block)
+    block = integer(log.block)
     head = windows[WINDOWS, TAIL]
     stale = 0
     while head < log.length and state.cells[block + head].timestamp <= at:
@@ -161,7 +166,7 @@ def move_head(state: State, plan: Plan, log: np.void, at: int) -> int:
 
 
 @compiled
-def measure(state: State, plan: Plan, log: np.void, at: int, measures: Array, flagged: Array) -> int:
+def measure(state: State, plan: Plan, log: Record, at: int, measures: Array, flagged: Array) -> int:
     """Measure every window of a log at a time.
 
     Parameters
@@ -182,7 +187,7 @@ def measure(state: State, plan: Plan, log: np.void, at: int, measures: Array, fl
         windows = state.windows[log.windows]
         head = windows[WINDOWS, TAIL]
         for w in range(WINDOWS):
-            measures[w] = windows[w]
+            copy(measures[w], windows[w])
             measures[w, COUNT] = head - windows[w, TAIL]
     if log.panes != 0:
         measure_panes(state, plan, log, at, measures, flagged)
@@ -190,7 +195,7 @@ def measure(state: State, plan: Plan, log: np.void, at: int, measures: Array, fl
 
 
 @compiled
-def insert(state: State, plan: Plan, log: np.void, head: int, timestamp: int, value: int, measures: Array) -> None:
+def insert(state: State, plan: Plan, log: Record, head: int, timestamp: int, value: int, measures: Array) -> None:
     """Enter an event at the head, which `measure` has just found for its timestamp.
 
     Parameters
@@ -202,8 +207,8 @@ def insert(state: State, plan: Plan, log: np.void, head: int, timestamp: int, va
         log.block = allocate_cells(state, 0)
     if log.length == 2 << log.level:
         head = make_room(state, plan, log, head, timestamp, measures)
-    block = np.int64(log.block)
-    for position in range(np.int64(log.length), head, -1):
+    block = integer(log.block)
+    for position in range(integer(log.length), head, -1):
         state.cells[block + position] = state.cells[block + position - 1]
     state.cells[block + head].timestamp = timestamp
     state.cells[block + head].value = value
@@ -219,18 +224,19 @@ def insert(state: State, plan: Plan, log: np.void, head: int, timestamp: int, va
 
 
 @compiled
-def make_room(state: State, plan: Plan, log: np.void, head: int, timestamp: int, measures: Array) -> int:
+def make_room(state: State, plan: Plan, log: Record, head: int, timestamp: int, measures: Array) -> int:
     """Free cells of a full log: drop what no window can see, else take a larger block, else condense the oldest.
 
     Returns
     -------
     The head in the new positions.
     """
-    block, length, level = np.int64(log.block), np.int64(log.length), np.int64(log.level)
+    block, length, level = integer(log.block), integer(log.length), integer(log.level)
     newest = max(timestamp, state.cells[block + length - 1].timestamp)
     expired = 0
     while expired < length and state.cells[block + expired].timestamp <= newest - LONGEST_MS - GRACE_MS:
         expired += 1
+    expired = max(expired - 1, 0)  # the newest of them stays: a late event may ask when the last one was
     dropped = expired
     if expired * 4 < length:
         if level < plan.log_level:
@@ -239,7 +245,7 @@ def make_room(state: State, plan: Plan, log: np.void, head: int, timestamp: int,
                 state.cells[log.block + position] = state.cells[block + position]
             free_cells(state, level, block)
             log.level = level + 1
-            if log.windows == 0 and log.level > LOG_LEVEL_SCAN:
+            if log.windows == 0 and log.level > plan.scan_level:
                 log.windows = allocate_windows(state)
                 rebuild(state, plan, log, timestamp, measures)
             return head

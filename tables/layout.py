@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+Record = Any
+"""One record of a structured array; mypy cannot see its fields."""
+
 LAYOUT_VERSION = 1
 """Part of the catalog's fingerprint: state that was written under another layout is never read."""
 
@@ -255,6 +258,8 @@ class Plan(NamedTuple):
         int64: DISTINCT_WINDOWS_MS.
     lanes
         int64, 16 entries: four flag bits spread over four 16-bit lanes.
+    scan_level
+        Level up to which a log is scanned; above, it keeps running sums.
     log_level
         Level of the longest log; smaller in tests, so that condensing is reached with few events.
     tag_level, device_level
@@ -272,6 +277,7 @@ class Plan(NamedTuple):
     widths_ms: Array
     distinct_ms: Array
     lanes: Array
+    scan_level: int
     log_level: int
     tag_level: int
     device_level: int

@@ -13,20 +13,16 @@ from tables import kernel
 from tables.catalog import CATALOG, Catalog
 from tables.kernel_blobs import BLOB_WORDS_MIN, PROBLEMS
 from tables.layout import (
-    CELLS,
     CLEAN,
     EVENT_DTYPE,
     EXPORTED,
     FRAUD_TYPES,
-    PANE_BLOCKS,
     PANES,
     ROWS_DIRTY,
     ROWS_LIVE,
-    SKETCH_BLOCKS,
     SKETCH_WORDS,
     SLOTS_FREE,
     SLOTS_USED,
-    WINDOW_BLOCKS,
     Array,
     new_state,
     pool_views,
@@ -87,6 +83,7 @@ class Profiles:
         self._fingerprint = catalog.state_fingerprint(stage)
         self._width = len(catalog.stage_features(stage))
         self._state = new_state(ROWS_FIRST, 4 * ROOM_CELLS, ROOM_BLOCKS, ROOM_BLOCKS, ROOM_BLOCKS)
+        self._findings = kernel.new_findings()
         self._exported: list[Array] = []
 
     def __len__(self) -> int:
@@ -104,8 +101,8 @@ class Profiles:
         state = self._state
         per_block = (16, state.windows[0].nbytes, state.panes.itemsize * PANES, 8 * SKETCH_WORDS)
         blocks = sum(int(top) * size for top, size in zip(state.tops, per_block, strict=True))
-        per_slot = state.rows.itemsize + 1 + 3 * 8
-        return blocks + per_slot * int(state.counts[SLOTS_USED]) + state.index_hashes.nbytes + state.index_slots.nbytes
+        slots = (state.rows.itemsize + 1 + 3 * 8) * int(state.counts[SLOTS_USED])
+        return blocks + slots + int(state.index_hashes.nbytes + state.index_slots.nbytes)
 
     def update(self, events: Array) -> Array:
         """Read each event's features, then enter it into its row, in the order given.
@@ -129,10 +126,10 @@ class Profiles:
         self._check(events)
         features = np.full((len(events), self._width), np.nan, np.float32)
         slots = self._resolve(events)
-        done = kernel.run(self._state, self._plan, events, slots, features, 0)
+        done = kernel.run(self._state, self._plan, self._findings, events, slots, features, 0)
         while done < len(events):
             self._grow_pools()
-            done = kernel.run(self._state, self._plan, events, slots, features, done)
+            done = kernel.run(self._state, self._plan, self._findings, events, slots, features, done)
         return features
 
     def _check(self, events: Array) -> None:
@@ -220,7 +217,7 @@ class Profiles:
             return None
         names = self.catalog.positions(self.stage)
         values = self.update(event)[0].tolist()
-        return {name: None if values[i] != values[i] else values[i] for name, i in names.items()}  # noqa: PLR0124 (NaN)
+        return {name: None if values[i] != values[i] else values[i] for name, i in names.items()}
 
     def export_dirty(self, limit: int | None = None) -> tuple[list[bytes], list[bytes]]:
         """Return keys and blobs of changed rows, those that changed first in front.
@@ -277,7 +274,9 @@ class Profiles:
         done = 0
         while done < len(hashes):
             self._grow_pools()
-            done, problem = kernel.restore_rows(self._state, self._plan, words, ends, hashes, self._fingerprint, done)
+            done, problem = kernel.restore_rows(
+                self._state, self._plan, self._findings, words, ends, hashes, self._fingerprint, done
+            )
             if problem:
                 raise BlobError(
                     f"row {keys[done].hex()}: expected the {PROBLEMS[problem]} of stage {self.stage}, catalog "

@@ -10,6 +10,7 @@ from faust.types import TP
 from mode.supervisors import ForfeitOneForOneSupervisor
 
 from app.batching.consumer import BatchConsumer
+from app.batching.producer import BatchProducer
 from app.batching.schema import BatchSchema
 from app.batching.transport import BatchTransport
 
@@ -117,6 +118,16 @@ class BatchApp(faust.App):
     async def after_assign(self, assigned: set[TP]) -> None:
         """Prepare for `assigned` (may be empty): tables are restored, and no source batch has been delivered yet."""
 
+    @property
+    def batch_producer(self) -> BatchProducer:
+        """`producer`, by its real type."""
+        return cast("BatchProducer", self.producer)
+
+    @property
+    def batch_consumer(self) -> BatchConsumer:
+        """`consumer`, by its real type."""
+        return cast("BatchConsumer", self.consumer)
+
     # Wiring
 
     def _new_transport(self) -> BatchTransport:
@@ -172,7 +183,7 @@ class BatchApp(faust.App):
         finally:
             self._is_handed_over.set()
 
-    async def _consumer_wait_empty(self, consumer: Any, _logger: Any) -> None:  # noqa: ANN401  (faust's signature)
+    async def _consumer_wait_empty(self, _consumer: Any, _logger: Any) -> None:  # noqa: ANN401  (faust's signature)
         """Hand over the assigned partitions and commit.
 
         Faust calls this before a rebalance and before it stops the worker, in both cases with the flow suspended and
@@ -181,15 +192,18 @@ class BatchApp(faust.App):
         if self.crashed:
             return  # what the agents hold is not to be trusted; the next owner replays it
         try:
-            await self._hand_over(cast("BatchConsumer", consumer))
+            async with asyncio.timeout(self.handover_timeout_s or 0.8 * self.conf.broker_rebalance_timeout):
+                await self._hand_over()
+        except TimeoutError:
+            await self.crash(HandoverError("expected agents and before_revoke to finish in handover_timeout_s"))
         except Exception as exc:  # noqa: BLE001  (whatever it is, the worker must not live on)
             await self.crash(exc)
         else:
-            await consumer.commit_and_end_transactions()
+            await self.batch_consumer.commit_and_end_transactions()
 
-    async def _hand_over(self, consumer: BatchConsumer) -> None:
-        timeout_s = self.handover_timeout_s or 0.8 * self.conf.broker_rebalance_timeout
-        async with asyncio.timeout(timeout_s), self._handover:
+    async def _hand_over(self) -> None:
+        consumer = self.batch_consumer
+        async with self._handover:
             while self._is_agent_busy():  # noqa: ASYNC110  (streams signal nothing)
                 await asyncio.sleep(_AGENT_POLL_S)
             if self._is_prepared:

@@ -71,26 +71,33 @@ class BatchProducer(Producer):
         Raises
         ------
         OversizeError
-            If the records of an atomic call, or a single record of any, exceed the limit. Nothing of an atomic call is
-            sent then.
+            If the records of an atomic call, or a single record of any, exceed the limit; then nothing is sent.
         """
-        max_bytes = self.max_request_size if atomic else self.max_batch_size
-        sent: list[Awaitable[RecordMetadata]] = []
-        builder = self.builder(max_bytes=max_bytes)
-        for key, value, timestamp_ms in zip(keys, values, timestamps_ms, strict=True):
-            if builder.append(timestamp=timestamp_ms, key=key, value=value) is None:
-                if atomic:
-                    raise OversizeError(
-                        f"{topic}-{partition}: expected one record batch of at most {max_bytes} bytes, "
-                        f"got {len(values)} records of which {builder.record_count()} fit"
-                    )
-                sent.append(await self.send_builder(topic, partition, builder))
-                builder = self.builder(max_bytes=max_bytes)
-                builder.append(timestamp=timestamp_ms, key=key, value=value)
-            if builder.size() > max_bytes:  # only the first record of a batch is taken whatever its size
-                raise OversizeError(
-                    f"{topic}-{partition}: expected a record of at most {max_bytes} bytes, got {builder.size()}"
-                )
-        if builder.record_count():
-            sent.append(await self.send_builder(topic, partition, builder))
+        batches = self._fill(f"{topic}-{partition}", keys, values, timestamps_ms, atomic=atomic)
+        sent = [await self.send_builder(topic, partition, batch) for batch in batches]
         return asyncio.gather(*sent)
+
+    def _fill(
+        self,
+        name: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps_ms: Sequence[int],
+        *,
+        atomic: bool,
+    ) -> list[BatchBuilder]:
+        max_bytes = self.max_request_size if atomic else self.max_batch_size
+        batches: list[BatchBuilder] = []
+        for key, value, timestamp_ms in zip(keys, values, timestamps_ms, strict=True):
+            if batches and batches[-1].append(timestamp=timestamp_ms, key=key, value=value) is not None:
+                continue
+            if batches and atomic:
+                raise OversizeError(
+                    f"{name}: expected one record batch of at most {max_bytes} bytes, "
+                    f"got {len(values)} records of which {batches[-1].record_count()} fit"
+                )
+            batches.append(self.builder(max_bytes=max_bytes))
+            batches[-1].append(timestamp=timestamp_ms, key=key, value=value)
+            if batches[-1].size() > max_bytes:  # the first record of a batch is taken whatever its size
+                raise OversizeError(f"{name}: expected a record of at most {max_bytes} bytes, got {batches[-1].size()}")
+        return batches

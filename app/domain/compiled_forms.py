@@ -1,7 +1,7 @@
 """The forms of `pix_keys.py` in compiled code, on strings where they stand in their message.
 
-Strings are given by the addresses of their first byte and of the one behind their last. A closing quote follows each string. No form contains a quote, so each loop ends there. The tests hold these functions
-against `pix_keys.py`.
+Strings are given by the addresses of their first byte and of the one behind their last. A closing quote follows each.
+No form contains a quote, so each loop ends there. The tests hold these functions against `pix_keys.py`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ __all__ = [
     "are_digits",
     "decimal",
     "digits_end",
+    "escaped_text_end",
     "integer_end",
     "number_end",
     "number_of",
@@ -23,7 +24,7 @@ __all__ = [
     "text_end",
 ]
 
-_QUOTE, _MINUS, _DOT, _PLUS = 34, 45, 46, 43
+_QUOTE, _BACKSLASH, _MINUS, _DOT, _PLUS, _SMALL_U = 34, 92, 45, 46, 43, 117
 _ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 _QUOTES, _BACKSLASHES, _SPACES = (_ONES * np.uint64(character) for character in (0x22, 0x5C, 0x20))
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(8)], np.uint64)
@@ -65,7 +66,7 @@ def string_end(place: int) -> tuple[int, bool]:
 
 @compiled
 def _characters(start: int, stop: int) -> int:
-    """Return the number of characters of well-formed UTF-8, or -1. A quote follows, which ends a torn character."""
+    """Return the number of characters of well-formed UTF-8, or -1. A quote or a backslash follows."""
     count = 0
     while start < stop:
         lead, following, low, high = load_byte(start), 0, 0x80, 0xBF
@@ -98,6 +99,46 @@ def text_end(start: int) -> tuple[int, int]:
     if stop < 0:
         return stop, -1
     return stop, (stop - start if is_ascii else _characters(start, stop))
+
+
+@compiled
+def _escape_size(place: int) -> int:
+    """Return the length of an escape that stands for one character; 0 for any other, a surrogate's too."""
+    letter = load_byte(place + 1)
+    if letter != _SMALL_U:
+        return 2 if letter in (34, 92, 47, 98, 102, 110, 114, 116) else 0  # "\\/bfnrt
+    code = 0
+    for at in range(place + 2, place + 6):
+        digit = load_byte(at)
+        if 48 <= digit <= 57:
+            code = code * 16 + digit - 48
+        elif 65 <= digit & ~32 <= 70:  # either case
+            code = code * 16 + (digit & ~32) - 55
+        else:
+            return 0
+    return 0 if 0xD800 <= code <= 0xDFFF else 6
+
+
+@compiled
+def escaped_text_end(place: int) -> tuple[int, int]:
+    """Return what `text_end` does, for a text that may have escapes. Python's `json` escapes whatever is not ASCII."""
+    start, count = place, 0
+    byte = load_byte(place)
+    while byte != _QUOTE:
+        if byte < 32:
+            return -1, -1
+        if byte == _BACKSLASH:
+            size, plain = _escape_size(place), _characters(start, place)
+            if size == 0 or plain < 0:
+                return -1, -1
+            count += plain + 1
+            place += size
+            start = place
+        else:
+            place += 1
+        byte = load_byte(place)
+    plain = _characters(start, place)
+    return place, (count + plain if plain >= 0 else -1)
 
 
 @compiled

@@ -1,9 +1,9 @@
 """The compiled scanner: bytes of many messages to rows, one pass, without a Python object.
 
-It reads a subset of JSON: a flat object, names in ASCII without escapes, strings without escapes, no repeated names. It
-answers for each message whether it could read all of it and found nothing wrong; it never says what is wrong. Places
-are addresses (see `app.domain.memory`). Every message is followed by a NUL byte, which no token contains, so no loop
-asks whether the message has ended.
+It reads a subset of JSON: a flat object, names in ASCII without escapes, no repeated names, escapes only in strings of
+which no more than the length is kept. It answers for each message whether it could read all of it and found nothing
+wrong; it never says what is wrong. Places are addresses (see `app.domain.memory`). Every message is followed by a NUL
+byte, which no token contains, so no loop asks whether the message has ended.
 
 What it calls in other files (JSON's tokens, the forms of identifiers, SipHash) is finished, since Numba's cache does
 not notice a change there. Everything that derives from `FIELDS` comes in as an argument: Numba would freeze a global
@@ -21,6 +21,7 @@ from app.domain.compiled_forms import is_end_to_end_id, is_tax_id, key_form
 from app.domain.json_tokens import (
     are_digits,
     decimal,
+    escaped_text_end,
     integer_end,
     number_end,
     number_of,
@@ -41,7 +42,7 @@ KIND_CODES = (
 _END_TO_END_ID, _ISPB, _IDENTIFIER, _TAX_ID, _PIX_KEY, _ENUM, _TEXT = range(7)
 _FLAGS, _BOOLEAN, _NUMBER, _TIMESTAMP, _CENTAVOS, _COUNT = range(7, 13)
 
-_QUOTE, _COMMA, _COLON, _SLASH = 34, 44, 58, 47
+_QUOTE, _COMMA, _MINUS, _COLON, _SLASH = 34, 44, 45, 58, 47
 _OPEN_BRACE, _CLOSE_BRACE, _OPEN_BRACKET, _CLOSE_BRACKET, _SMALL_N = 123, 125, 91, 93, 110
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(8)] + [2**64 - 1], np.uint64)
 _NULL, _TRUE, _FALSE = (np.uint64(int.from_bytes(token, "little")) for token in (b"null", b"true", b"false"))
@@ -137,7 +138,7 @@ def _read_string(start: int, stop: int, size: int, field: Record, place: Record,
 @compiled
 def _read_flags(at: int, field: Record, column: int) -> int:
     """Read an array of strings; return where it ends, or -1."""
-    bits = np.uint32(0)
+    bits = 0
     at = skip_space(at + 1)
     while load_byte(at) == _QUOTE:
         start = at + 1
@@ -145,7 +146,7 @@ def _read_flags(at: int, field: Record, column: int) -> int:
         if size < 0:
             return -1
         bit = _find_value(start, stop - start, field.values)
-        bits |= np.uint32(1) << np.uint32(bit if bit >= 0 else _OTHER_FLAG_BIT)
+        bits |= 1 << (bit if bit >= 0 else _OTHER_FLAG_BIT)
         at = skip_space(stop + 1)
         if load_byte(at) == _CLOSE_BRACKET:
             break
@@ -154,7 +155,7 @@ def _read_flags(at: int, field: Record, column: int) -> int:
         at = skip_space(at + 1)
         if load_byte(at) != _QUOTE:
             return -1
-    store(column, bits)
+    store(column, np.uint32(bits))
     return at + 1 if load_byte(at) == _CLOSE_BRACKET else -1
 
 
@@ -165,10 +166,12 @@ def _read_number(at: int, field: Record, place: Record, column: int) -> int:
         stop, number = decimal(at)
         store(column, number)
         return stop if field.low <= number <= field.high else -1
+    is_negative = load_byte(at) == _MINUS
+    at += is_negative
     stop = integer_end(at)
     if stop < 0 or stop - at > _MAX_INTEGER_DIGITS:
         return -1
-    integer = number_of(at, stop)
+    integer = -number_of(at, stop) if is_negative else number_of(at, stop)
     place.number = integer
     if field.kind == _COUNT:
         store(column, np.float32(integer))
@@ -186,7 +189,7 @@ def _read_value(at: int, stamp: int, field: Record, place: Record, row: int) -> 
     place.present = stamp
     column = row + field.column
     if field.kind <= _TEXT:
-        stop, size = text_end(at + 1)
+        stop, size = escaped_text_end(at + 1) if field.kind == _TEXT else text_end(at + 1)
         is_right = load_byte(at) == _QUOTE and size >= 0
         return stop + 1 if is_right and _read_string(at + 1, stop, size, field, place, column) else -1
     if field.kind == _FLAGS:
@@ -203,7 +206,7 @@ def _read_value(at: int, stamp: int, field: Record, place: Record, row: int) -> 
 def _skip_value(at: int) -> int:
     """Pass over an unknown field's value, which is not nested; return where it ends, or -1."""
     if load_byte(at) == _QUOTE:
-        stop, size = text_end(at + 1)
+        stop, size = escaped_text_end(at + 1)
         return stop + 1 if size >= 0 else -1
     word = load_word(at)
     if word & _MASKS[4] == _TRUE or word & _MASKS[4] == _NULL:

@@ -50,7 +50,7 @@ def _fault(status: int, path: str, expected: str, got: str) -> _Json:
 def create_app(
     view: WorkerView,
     *,
-    features: Sequence[Row],
+    features: Sequence[object],
     rules: Callable[[], RulePack],
     asyncapi: Mapping[str, object],
     web_host: str = "127.0.0.1",
@@ -63,7 +63,8 @@ def create_app(
     view
         The worker.
     features
-        Rows of the feature catalog: names to values that JSON can hold. The page makes its columns of the names.
+        The feature catalog, such as `CATALOG.entries`: mappings or dataclasses. The page makes its columns of the
+        names.
     rules
         Returns the rules in force; called per request, since they are reloaded while the worker runs.
     asyncapi
@@ -172,7 +173,7 @@ async def _read_body(request: Request) -> bytes | None:
     return body
 
 
-def _catalogs(features: Sequence[Row], rules: Callable[[], RulePack], asyncapi: Mapping[str, object]) -> APIRouter:
+def _catalogs(features: Sequence[object], rules: Callable[[], RulePack], asyncapi: Mapping[str, object]) -> APIRouter:
     routes = APIRouter()
     # These two do not change while the worker lives.
     encoded_features = msgspec.json.encode({"rows": features})
@@ -207,15 +208,15 @@ def _rule_row(rule: Rule) -> Row:
         "reason": rule.reason,
         "text": rule.text,
         "when": rule.when.text,
-        "from": _instant(rule.from_ms),
-        "until": _instant(rule.until_ms),
+        "from": _date(rule.from_ms),
+        "until": _date(rule.until_ms),
         "regulation": rule.regulation,
         "typology": rule.typology,
     }
 
 
-def _instant(epoch_ms: int | None) -> str | None:
-    return None if epoch_ms is None else datetime.fromtimestamp(epoch_ms / 1000, _BRASILIA).isoformat()
+def _date(epoch_ms: int | None) -> str | None:
+    return None if epoch_ms is None else datetime.fromtimestamp(epoch_ms / 1000, _BRASILIA).date().isoformat()
 
 
 def _pages() -> APIRouter:

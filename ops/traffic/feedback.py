@@ -17,7 +17,7 @@ import numpy as np
 from ops.traffic import documents
 from ops.traffic.generator import Simulated
 from ops.traffic.messages import REFUNDS, Payment
-from ops.traffic.reputation import ANALYSIS_MS, contest_delay_ms
+from ops.traffic.reputation import ANALYSIS_MS, REPORTED_HONEST, contest_delay_ms
 from ops.traffic.seasons import DAY_MS, HOUR_MS, MINUTE_MS
 from ops.traffic.stories import Label, Typology
 
@@ -72,7 +72,7 @@ class FeedbackConfig:
     seed: int = 1
     delay_scale: float = 1.0
     contested_fraud: float = 0.8
-    contested_honest: float = 0.017
+    contested_honest: float = REPORTED_HONEST
     agreed_fraud: float = 0.8
     agreed_honest: float = 0.01
     taken_back: float = 0.04

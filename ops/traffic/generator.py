@@ -19,7 +19,7 @@ from ops.traffic.disorder import Disorder
 from ops.traffic.honest import INITIATIONS, HonestTraffic, TrafficShape
 from ops.traffic.messages import MessageWriter, Payment, Row
 from ops.traffic.population import Population
-from ops.traffic.reputation import Reputation
+from ops.traffic.reputation import REPORTED_HONEST, Reputation
 from ops.traffic.seasons import DAY_MS, HOUR_MS, hour_of_day
 from ops.traffic.stories import Cast, Label, Step, Story, Typology
 
@@ -195,6 +195,7 @@ def _rows(config: TrafficConfig, population: Population, end_ms: int | None) -> 
         ]
         playwright.plan(rng, from_ms, to_ms)
         playwright.plan_refunds(rng, rows)
+        playwright.plan_reports(rng, rows)
         rows += playwright.due(to_ms)
         rows.sort(key=_time_of)
         if end_ms is not None and to_ms > end_ms:
@@ -234,7 +235,7 @@ class _Playwright:
                         label = Label(story.typology, self._told, position, by_accomplice)
                     self._push(step, label)
                     if label is not None and not label.by_accomplice:
-                        self._reputation.report(rng, step.receiver, step.at_ms)
+                        self._reputation.report_fraud(rng, step.receiver, step.at_ms)
                     if label is not None and rng.random() < 0.10 and step.amount_centavos >= 1_000:
                         self._push(_med_refund(rng, self._cast, step), None)
 
@@ -254,6 +255,12 @@ class _Playwright:
             if step.payer < people <= step.receiver:
                 at_ms = step.at_ms + int(rng.exponential(6.0) * HOUR_MS)
                 self._push(Step(at_ms, step.receiver, step.payer, step.amount_centavos, "MANU", "REFU"), None)
+
+    def plan_reports(self, rng: np.random.Generator, rows: Sequence[Row]) -> None:
+        """Plan the reports that some of a block's honest payments lead to."""
+        for position in np.flatnonzero(rng.random(len(rows)) < REPORTED_HONEST).tolist():
+            step = rows[position][0]
+            self._reputation.report_honest(rng, step.receiver, step.at_ms)
 
     def due(self, to_ms: int) -> list[Row]:
         """Return the steps before ``to_ms`` and forget them; DICT's counters follow."""

@@ -207,7 +207,7 @@ class Population:
         ]) * np.exp(rng.normal(0.0, 0.8, size))  # fmt: skip
         self.settlements_per_day = expected / 90.0
         self.settlements_age_days = np.maximum(age_days, 0.0)
-        self.mules = rng.permutation(people)[: max(12, people // 150)]
+        self.mules = rng.permutation(people)[: max(12, people // 60)]
         self.fake_shops = people + rng.permutation(self.companies)[: max(3, self.companies // 60)]
         crooks = np.concatenate([self.mules, self.fake_shops])
         self.crooks = frozenset(crooks.tolist())

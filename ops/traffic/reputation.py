@@ -10,14 +10,16 @@ import numpy as np
 from ops.traffic.population import Population
 from ops.traffic.seasons import DAY_MS, HOUR_MS
 
-__all__ = ["ANALYSIS_MS", "Reputation", "contest_delay_ms"]
+__all__ = ["ANALYSIS_MS", "REPORTED_HONEST", "Reputation", "contest_delay_ms"]
 
 # Delay of a contest: share of contests, from, to (in hours). None is published; these are pix-domain.md's proposal.
 _CONTEST_DELAYS: Final = ((0.45, 0.02, 1.0), (0.30, 1.0, 24.0), (0.15, 24.0, 168.0), (0.10, 168.0, 1_920.0))
 ANALYSIS_MS: Final = 7 * DAY_MS
 """The receiver's bank has this long to analyse a report."""
 
-_REPORTED_SHARE, _AGREED_SHARE = 0.6, 0.8
+REPORTED_HONEST: Final = 0.017
+"""Share of honest payments that are reported; with the frauds' default share, a tenth of all reports is agreed to."""
+_REPORTED_FRAUD, _AGREED_FRAUD, _AGREED_HONEST = 0.6, 0.8, 0.01
 
 
 def contest_delay_ms(rng: np.random.Generator) -> float:
@@ -43,14 +45,20 @@ class Reputation:
         self._population, self._scale = population, delay_scale
         self._pending: list[tuple[int, int, str]] = []
 
-    def report(self, rng: np.random.Generator, receiver: int, at_ms: int) -> None:
+    def report_fraud(self, rng: np.random.Generator, receiver: int, at_ms: int) -> None:
         """Plan what a payment to a criminal leads to, if its victim reports it."""
-        if rng.random() >= _REPORTED_SHARE:
-            return
+        if rng.random() < _REPORTED_FRAUD:
+            self._report(rng, receiver, at_ms, _AGREED_FRAUD)
+
+    def report_honest(self, rng: np.random.Generator, receiver: int, at_ms: int) -> None:
+        """Plan what a report leads to whose receiver did no wrong."""
+        self._report(rng, receiver, at_ms, _AGREED_HONEST)
+
+    def _report(self, rng: np.random.Generator, receiver: int, at_ms: int, agreed_share: float) -> None:
         opened_ms = at_ms + int(contest_delay_ms(rng) * self._scale)
         closed_ms = opened_ms + int(rng.random() * ANALYSIS_MS * self._scale)
         heapq.heappush(self._pending, (opened_ms, receiver, "open"))
-        outcome = "agreed" if rng.random() < _AGREED_SHARE else "rejected"
+        outcome = "agreed" if rng.random() < agreed_share else "rejected"
         heapq.heappush(self._pending, (closed_ms, receiver, outcome))
 
     def update(self, until_ms: int) -> None:

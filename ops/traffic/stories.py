@@ -146,8 +146,8 @@ class Cast:
         From which the actors come.
     """
 
-    _ACTIVE_MULES = 24
-    """Accounts in use at one time; they are burnt and replaced within days."""
+    _ACTIVE_MULES_MIN, _ACTIVE_SHARE = 24, 0.4
+    """Accounts in use at one time; one is burnt and replaced every few hours."""
 
     def __init__(self, population: Population) -> None:
         self.population = population
@@ -177,7 +177,7 @@ class Cast:
     def mules(self, rng: np.random.Generator, at_ms: int, number: int) -> list[int]:
         """Return distinct mule accounts of those that are in use at ``at_ms``."""
         mules = self.population.mules
-        active = min(self._ACTIVE_MULES, len(mules))
+        active = min(max(self._ACTIVE_MULES_MIN, int(self._ACTIVE_SHARE * len(mules))), len(mules))
         turn = (at_ms - self.population.start_ms) // (8 * HOUR_MS)
         chosen = rng.permutation(active)[: min(number, active)]
         return [int(mules[(turn + int(position)) % len(mules)]) for position in chosen]

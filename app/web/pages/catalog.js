@@ -4,13 +4,16 @@ import { ask } from "./client.js";
 import { byId, factItems, make, setText } from "./dom.js";
 import { plain, words } from "./format.js";
 
-const CODE_CLASS = { id: "code", name: "code", when: "code condition", expression: "code condition" };
+const CLASS = {
+  id: "code", name: "code", reason: "code", when: "code condition", expression: "code condition",
+  text: "sentence", why: "sentence", regulation: "sentence", from: "code", until: "code",
+};
 
 let rows = [];
 
 function cell(column, value) {
   const numeric = typeof value === "number";
-  return make("td", { class: numeric ? "number" : CODE_CLASS[column] }, plain(value));
+  return make("td", { class: numeric ? "number" : CLASS[column] }, plain(value));
 }
 
 function show() {
@@ -31,7 +34,8 @@ async function load() {
   try {
     const { rows: found, ...about } = await ask(document.body.dataset.source);
     rows = found;
-    byId("about").replaceChildren(...factItems(Object.entries(about).map(([key, value]) => [words(key), plain(value)])));
+    const pairs = Object.entries(about).map(([key, value]) => [words(key), plain(value)]);
+    byId("about").replaceChildren(...factItems(pairs));
     show();
   } catch (error) {
     byId("outage").hidden = false;

@@ -23,7 +23,8 @@ function showStatus(status) {
   byId("phase").dataset.phase = status.phase;
   byId("facts").replaceChildren(...factItems([
     ["Broker", status.broker], ["Application", status.app_id], ["Version", status.version],
-    ["Rules", status.rules_version], ["Features", status.features_version], ["Lists", `version ${plain(status.lists_version)}`],
+    ["Rules", status.rules_version], ["Features", status.features_version],
+    ["Lists", `version ${plain(status.lists_version)}`],
   ]));
   setText("transactions", count(status.transactions));
   setText("uptime", `up ${duration(Date.now() - status.started_at_ms)}`);
@@ -93,7 +94,8 @@ function showOutage(since) {
   byId("live").classList.toggle("stale", since !== null);
   outage.hidden = since === null;
   if (since !== null) {
-    setText("outage", `The worker has not answered since ${new Date(since).toLocaleTimeString()}. What is shown is from before. Asking again each second.`);
+    const clock = new Date(since).toLocaleTimeString();
+    setText("outage", `The worker has not answered since ${clock}. This is from before; asking again each second.`);
     setText("phase", "unreachable");
     byId("phase").dataset.phase = "unreachable";
   }

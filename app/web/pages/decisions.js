@@ -27,7 +27,8 @@ function scoreBar(decision) {
   if (!decision.scored) return make("span", { class: "muted" }, "not scored");
   const fill = make("span", { class: `bar-fill ${decision.decision.toLowerCase()}` });
   fill.style.width = `${(100 * decision.score).toFixed(1)}%`;
-  return make("span", { class: "score" }, make("span", { class: "bar", "aria-hidden": "true" }, fill), score(decision.score));
+  const bar = make("span", { class: "bar", "aria-hidden": "true" }, fill);
+  return make("span", { class: "score" }, bar, score(decision.score));
 }
 
 function reasonsInWords(decision) {
@@ -39,8 +40,11 @@ function reasonsInWords(decision) {
 
 function decisionRow(view) {
   const { decision } = view;
-  const opener = make("button", { type: "button", class: "opener", "aria-controls": "detail", "aria-expanded": "false" }, time(decision.event_time));
-  opener.setAttribute("aria-label", `Decision of ${time(decision.event_time)}, ${money(view.amount_centavos)}: details`);
+  const clock = time(decision.event_time);
+  const opener = make("button", {
+    type: "button", class: "opener", "aria-controls": "detail", "aria-expanded": "false",
+    "aria-label": `Decision of ${clock}, ${money(view.amount_centavos)}: details`,
+  }, clock);
   const row = make(
     "tr", { class: decision.decision.toLowerCase() },
     make("td", {}, opener),
@@ -92,7 +96,8 @@ function mark() {
 
 function reasonList(decision) {
   if (decision.reasons.length === 0) {
-    return make("p", { class: "muted" }, decision.scored ? "No rule fired." : "MED refunds always pass and are not scored.");
+    const text = decision.scored ? "No rule fired." : "MED refunds always pass and are not scored.";
+    return make("p", { class: "muted" }, text);
   }
   return make("ol", { class: "reason-list" }, ...decision.reasons.map((reason) => {
     const rule = ruleById.get(reason.rule);
@@ -114,7 +119,10 @@ function openDetail(view, opener) {
   close.addEventListener("click", closeDetail);
   const panel = byId("detail");
   panel.replaceChildren(
-    make("div", { class: "card-head" }, make("h2", { id: "detail-title" }, money(view.amount_centavos)), badge(decision.decision), close),
+    make(
+      "div", { class: "card-head" },
+      make("h2", { id: "detail-title" }, money(view.amount_centavos)), badge(decision.decision), close,
+    ),
     make("p", { class: "code wrap" }, decision.end_to_end_id),
     make("h3", {}, "Why"), reasonList(decision),
     make("h3", {}, "Facts"),

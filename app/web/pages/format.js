@@ -29,7 +29,9 @@ export function words(code) {
 /** Time that has passed, coarsely: "3 h 12 min". */
 export function duration(ms) {
   const seconds = Math.max(0, Math.floor(ms / 1000));
-  const [days, hours, minutes] = [Math.floor(seconds / 86400), Math.floor(seconds / 3600) % 24, Math.floor(seconds / 60) % 60];
+  const days = Math.floor(seconds / 86400);
+  const hours = Math.floor(seconds / 3600) % 24;
+  const minutes = Math.floor(seconds / 60) % 60;
   if (days > 0) return `${days} d ${hours} h`;
   if (hours > 0) return `${hours} h ${minutes} min`;
   return minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
@@ -41,6 +43,6 @@ export function plain(value) {
   if (typeof value === "number") return VALUE.format(value);
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (Array.isArray(value)) return value.map(plain).join(", ") || "–";
-  if (typeof value === "object") return Object.entries(value).map(([key, item]) => `${key} ${plain(item)}`).join(", ") || "–";
+  if (typeof value === "object") return plain(Object.entries(value).map(([key, item]) => `${key} ${plain(item)}`));
   return String(value);
 }

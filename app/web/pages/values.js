@@ -7,7 +7,8 @@ function valueRow(name, value) {
   const isMissing = value === null;
   return make(
     "tr", { class: isMissing ? "missing" : undefined },
-    make("th", { scope: "row", class: "code" }, name), make("td", { class: "number" }, isMissing ? "missing" : plain(value)),
+    make("th", { scope: "row", class: "code" }, name),
+    make("td", { class: "number" }, isMissing ? "missing" : plain(value)),
   );
 }
 

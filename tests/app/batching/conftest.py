@@ -51,7 +51,7 @@ async def make_app(cluster: Cluster, tmp_path: Path) -> AsyncIterator[MakeApp]:
             await app.stop()
         if app._consumer is not None and not app._consumer.started:
             # Faust makes the loop of a consumer's thread at once, and closes it only if the thread ran.
-            app._consumer._thread.thread_loop.close()
+            app.batch_consumer._thread.thread_loop.close()
 
 
 @pytest.fixture

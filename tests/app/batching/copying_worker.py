@@ -33,19 +33,21 @@ class Copying(BatchApp):
                 raise ArithmeticError("boom")
             offsets = [b"%d" % offset for offset in batch.offsets]
             await (
-                await self.producer.send_records(
+                await self.batch_producer.send_records(
                     self.outputs, batch.tp.partition, offsets, batch.values, batch.timestamps_ms
                 )
             )
             self.done.append(event)
 
-    async def ack_all(self, _revoked: set[TP] | None = None) -> None:
+    async def ack_all(self) -> None:
         """Acknowledge what is copied."""
         done, self.done = self.done, []
         for event in done:
             event.ack()
 
-    before_revoke = ack_all
+    async def before_revoke(self, revoked: set[TP]) -> None:  # noqa: ARG002  (the hook's signature)
+        """Finish."""
+        await self.ack_all()
 
 
 def main(bootstrap: str, group: str, instance: str, source: str, outputs: str, datadir: str, fail_at: str) -> None:

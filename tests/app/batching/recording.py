@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from uuid import uuid4
 
 import faust
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from faust.tables.manager import TableManager
 from faust.types import TP
 
 from app.batching import Batch, BatchApp, BatchSchema
@@ -120,6 +121,7 @@ class RestoredTable(faust.Table[bytes, bytes]):
         super().__init__(
             app, name=changelog, partitions=partitions, changelog_topic=topic, store="memory://", recovery_buffer_size=2
         )
+        self.batch_app = app
         self.batches: list[Batch] = []
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
@@ -128,7 +130,7 @@ class RestoredTable(faust.Table[bytes, bytes]):
 
     def offsets(self, partition: int) -> list[int]:
         """Return the offsets that were applied, in order, including those that Faust still holds back."""
-        self.app.tables.recovery.flush_buffers()
+        cast("TableManager", self.batch_app.tables).recovery.flush_buffers()
         return [offset for batch in self.batches if batch.tp.partition == partition for offset in batch.offsets]
 
 

@@ -78,7 +78,7 @@ async def test_a_slow_agent_bounds_what_is_delivered(cluster: Cluster, make_app:
     await until(lambda: app.sources_open)
     await cluster.fill(source, 0, range(5_000))
     await asyncio.sleep(0.5)
-    progress = app.consumer._progress[TP(source, 0)]
+    progress = app.batch_consumer._progress[TP(source, 0)]
     assert progress.queued_batches() == 2
     assert 200 <= progress.pending_records <= 300
     app.may_process.set()

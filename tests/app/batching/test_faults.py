@@ -80,7 +80,7 @@ async def test_records_deleted_unread_take_the_app_down(
     if committed is not None:
         await app.start()
     else:
-        app.consumer._thread._consumer._fetcher._records.clear()
+        app.batch_consumer._thread._ensure_consumer()._fetcher._records.clear()
         app.consumer.resume_partitions({TP(source, 0)})
     await until(lambda: app.crashed)
     assert isinstance(app.crash_reason, GapError)
@@ -113,12 +113,12 @@ async def test_a_worker_that_was_expelled_writes_and_commits_nothing_more(
     app = make_app(source)
     await app.start()
     await until(lambda: len(app.numbers()) == 100)
-    coordinator = app.consumer._thread._consumer._coordinator
+    coordinator = app.batch_consumer._thread._ensure_consumer()._coordinator
 
     async def leave() -> None:
         await coordinator._send_req(LeaveGroupRequest(coordinator.group_id, coordinator.member_id))
 
-    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(leave(), app.consumer._thread.thread_loop))
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(leave(), app.batch_consumer._thread.thread_loop))
     await until(lambda: app.crashed)
     await app.stop()
     assert isinstance(app.crash_reason, PartitionsLostError)
@@ -131,7 +131,7 @@ async def test_a_worker_that_was_expelled_writes_and_commits_nothing_more(
     [
         (lambda app: setattr(app, "before_revoke", forget), HandoverError),
         (lambda app: setattr(app, "before_revoke", fail), ArithmeticError),
-        (lambda app: app.may_process.clear(), TimeoutError),
+        (lambda app: app.may_process.clear(), HandoverError),
     ],
     ids=["leaves batches", "raises", "agent stuck"],
 )

@@ -58,7 +58,7 @@ async def test_a_stop_finishes_first_and_commits_what_it_finished(
     finish = app.before_revoke
 
     async def send_and_finish(revoked: set[TP]) -> None:
-        await (await app.producer.send_records(outputs, 0, [None], [b"flushed"], [0]))
+        await (await app.batch_producer.send_records(outputs, 0, [None], [b"flushed"], [0]))
         await finish(revoked)
 
     app.before_revoke = send_and_finish  # type: ignore[method-assign]
@@ -162,10 +162,12 @@ async def test_a_standby_restores_everything_while_others_come_and_go(
         app.tables.add(tables[-1])
         await app.start()
         await until(lambda app=app: app.sources_open)  # type: ignore[misc]
-    await until(lambda: all(table.app.sources_open and table.app.assignor.assigned_standbys() for table in tables))
+    await until(
+        lambda: all(table.batch_app.sources_open and table.app.assignor.assigned_standbys() for table in tables)
+    )
     await cluster.fill(changelog, 0, range(20_000, 20_500))
     standby, active = sorted(tables, key=lambda table: TP(changelog, 0) in table.app.assignor.assigned_actives())
-    await until(lambda: standby.offsets(0)[-1:] == [20_499])
+    await until(lambda: standby.offsets(0)[-1:] == [20_499] and active.offsets(1)[-1:] == [19_999])
     assert sorted(set(standby.offsets(0))) == list(range(20_500))
     assert sorted(set(active.offsets(0))) == list(range(20_000))
     assert sorted(set(active.offsets(1))) == sorted(set(standby.offsets(1))) == list(range(20_000))

@@ -1,8 +1,10 @@
 """Sending records in record batches."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from aiokafka.errors import RequestTimedOutError
 
 from app.batching import BatchApp, OversizeError
 from tests.app.batching.recording import Cluster, MakeApp
@@ -23,7 +25,7 @@ async def test_records_keep_their_order_over_as_few_batches_as_needed(cluster: C
     app = await started(make_app(topic))
     keys = [b"%d" % number for number in range(2_500)]
     values = [key.ljust(1_000, b".") for key in keys]
-    sent = await (await app.producer.send_records(topic, 1, keys, values, range(2_500)))
+    sent = await (await app.batch_producer.send_records(topic, 1, keys, values, range(2_500)))
     assert len(sent) == 3
     assert [each.partition for each in sent] == [1, 1, 1]
     records = await cluster.read(topic, partitions=2)
@@ -37,7 +39,7 @@ async def test_an_atomic_call_is_one_record_batch(cluster: Cluster, make_app: Ma
     topic = await cluster.create(max_message_bytes=str(16 * MEBIBYTE))
     app = await started(make_app(topic))
     values = [bytes(1_000)] * 10_000
-    sent = await (await app.producer.send_records(topic, 0, [b"k"] * 10_000, values, [0] * 10_000, atomic=True))
+    sent = await (await app.batch_producer.send_records(topic, 0, [b"k"] * 10_000, values, [0] * 10_000, atomic=True))
     assert [each.offset for each in sent] == [0]
     assert len(await cluster.read(topic)) == 10_000
 
@@ -50,19 +52,20 @@ async def test_an_atomic_call_is_one_record_batch(cluster: Cluster, make_app: Ma
 async def test_what_does_not_fit_is_refused(
     cluster: Cluster, make_app: MakeApp, *, values: list[bytes], atomic: bool
 ) -> None:
-    """The error names the limit, and nothing of an atomic call is sent."""
+    """The error names the limit, and nothing is sent, not even what fits."""
     topic = await cluster.create()
     app = await started(make_app(topic, producer_max_request_size=MEBIBYTE))
     with pytest.raises(OversizeError, match=f"{topic}-0: expected .* of at most [0-9]+ bytes, got"):
-        await app.producer.send_records(topic, 0, [None] * len(values), values, [0] * len(values), atomic=atomic)
-    assert len(await cluster.read(topic)) == (0 if atomic else len(values) - 1)
+        await app.batch_producer.send_records(topic, 0, [None] * len(values), values, [0] * len(values), atomic=atomic)
+    await app.producer.flush()
+    assert await cluster.read(topic) == []
 
 
 async def test_nothing_is_sent_for_no_records(make_app: MakeApp, cluster: Cluster) -> None:
     """An empty call completes at once."""
     topic = await cluster.create()
     app = await started(make_app(topic))
-    assert await (await app.producer.send_records(topic, 0, [], [], [])) == []
+    assert await (await app.batch_producer.send_records(topic, 0, [], [], [])) == []
     assert await cluster.read(topic) == []
 
 
@@ -72,18 +75,19 @@ async def test_a_retry_after_a_lost_answer_appends_nothing_twice(
     """The broker recognises the repeated record batch by its sequence number."""
     topic = await cluster.create()
     app = await started(make_app(topic))
-    client = app.producer._producer.client
-    send, lost = client.send, []
+    client: Any = app.batch_producer._ensure_producer().client
+    send = client.send
+    lost: list[object] = []
 
     async def lose_first_answer(node: int, request: object, **options: object) -> object:
         answer = await send(node, request, **options)
         if type(request).__name__.startswith("Produce") and not lost:
             lost.append(request)
-            raise TimeoutError
+            raise RequestTimedOutError
         return answer
 
     monkeypatch.setattr(client, "send", lose_first_answer)
-    await (await app.producer.send_records(topic, 0, [b"k"], [b"once"], [0]))
+    await (await app.batch_producer.send_records(topic, 0, [b"k"], [b"once"], [0]))
     assert len(lost) == 1
     assert [each.value for each in await cluster.read(topic)] == [b"once"]
 
@@ -92,9 +96,9 @@ async def test_a_prepared_batch_takes_in_nothing_else(cluster: Cluster, make_app
     """What others send to the partition meanwhile goes into a batch of its own."""
     topic = await cluster.create()
     app = await started(make_app(topic))
-    builder = app.producer.builder()
+    builder = app.batch_producer.builder()
     builder.append(timestamp=0, key=b"k", value=b"prepared")
-    prepared = await app.producer.send_builder(topic, 0, builder)
+    prepared = await app.batch_producer.send_builder(topic, 0, builder)
     other = await app.producer.send(topic, b"k", b"other", 0, None, None)
     await asyncio.gather(prepared, other)
     assert builder.record_count() == 1

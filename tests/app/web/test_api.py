@@ -113,7 +113,7 @@ async def test_rules_are_the_pack_in_force(client: httpx.AsyncClient) -> None:
     assert (body["hold_from"], body["deny_from"]) == (0.5, 0.9)
     first = body["rows"][0]
     assert (first["id"], first["when"]) == ("night-limit", "amount_centavos > 100000")
-    assert (first["from"], first["until"]) == ("2026-10-01T00:00:00-03:00", None)
+    assert (first["from"], first["until"]) == ("2026-10-01", None)
     assert first["regulation"] == "Res. BCB 142/2021"
 
 

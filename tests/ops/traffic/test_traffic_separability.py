@@ -87,8 +87,18 @@ def batches(config: TrafficConfig) -> Iterator[list[Simulated]]:
 @pytest.fixture(scope="module")
 def scored() -> tuple[NDArray[np.void], NDArray[np.float32], NDArray[np.bool_]]:
     """Return transactions, vectors and truth of three days, with the feedback of each hour known at its time."""
-    config = TrafficConfig(start_ms=START_MS, seed=SEED, rate_per_s=0.25, duration_s=3 * 86_400, fraud_share=0.02)
-    pipeline, med = Pipeline(), MedFeedback(FeedbackConfig(seed=SEED, delay_scale=0.1))
+    config = TrafficConfig(
+        start_ms=START_MS,
+        seed=SEED,
+        rate_per_s=0.25,
+        duration_s=3 * 86_400,
+        fraud_share=0.02,
+        report_delay_scale=float(__import__("os").environ.get("DS", "1")),
+    )
+    pipeline, med = (
+        Pipeline(),
+        MedFeedback(FeedbackConfig(seed=SEED, delay_scale=float(__import__("os").environ.get("DS", ".1")))),
+    )
     rows, vectors, truth = [], [], []
     for batch in batches(config):
         for message in med.due(batch[0].arrival_ms):

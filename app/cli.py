@@ -1,0 +1,281 @@
+"""The command `pixguard`: options to settings, settings to the functions that do the work, errors to words."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+from rich.console import Console
+
+from app.settings import Settings, load_settings
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="pixguard",
+    help="Decides on every Pix payment in milliseconds, and keeps an exact, replayable record.\n\n"
+    "Start with [bold]pixguard run[/bold]: broker, simulated traffic, workers and a web view on this machine.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+Broker = Annotated[str | None, typer.Option("--broker", help="An existing cluster, HOST:PORT[,HOST:PORT...].")]
+DataDir = Annotated[Path | None, typer.Option("--data", help="Folder of local state, keys and the local broker.")]
+Rules = Annotated[Path | None, typer.Option("--rules", help="Rule pack (YAML); default: the shipped one.")]
+Mapping = Annotated[Path | None, typer.Option("--mapping", help="File (TOML or YAML) that names the columns.")]
+FileFormat = Annotated[
+    Literal["ndjson", "csv", "parquet"] | None, typer.Option("--format", help="Default: by the file's name.")
+]
+
+
+def _settings(broker: str | None = None, data: Path | None = None, **more: Any) -> Settings:  # noqa: ANN401 - of any field
+    return load_settings(broker=broker, data_dir=data, **more)
+
+
+def jars_dir() -> Path:
+    """Cache of the broker's jars, shared by all data directories of this user."""
+    return Path(typer.get_app_dir("pixguard")) / "kafka"
+
+
+@app.command()
+def run(
+    broker: Broker = None,
+    data: DataDir = None,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Worker processes.")] = 2,
+    rate: Annotated[float, typer.Option(min=0.1, help="Simulated payments per second.")] = 100.0,
+) -> None:
+    """Show everything at work on this machine, until Ctrl-C.
+
+    Starts a Kafka broker (unless --broker names one), makes the topics, starts workers and simulated traffic, and shows
+    the decisions as they come. Data survive in the data folder.
+    """
+    from ops.demo import run_demo
+
+    settings = _settings(broker, data)
+    run_demo(settings, workers=workers, rate=rate, own_broker=broker is None, jars_dir=jars_dir())
+
+
+@app.command()
+def broker(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 9092,
+    data: DataDir = None,
+) -> None:
+    """Run a one-node Apache Kafka on this machine, until Ctrl-C.
+
+    Needs neither Java nor Maven beforehand: the first start downloads the jars (45 MB, checksums are locked). Topics
+    and offsets survive a restart.
+    """
+    from ops.broker import LocalBroker
+
+    settings = _settings(None, data)
+    with LocalBroker(settings.data_dir / "kafka", jars_dir=jars_dir(), port=port) as node:
+        out.print(f"Kafka is ready on [bold]{node.bootstrap}[/bold]; log: {node.log_file}. Ctrl-C stops it.")
+        try:
+            node.wait()
+        except KeyboardInterrupt:
+            out.print("Stopping …")
+
+
+@app.command()
+def topics(
+    broker: Broker = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Alter settings that differ.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Create nothing, only report.")] = False,
+    asyncapi: Annotated[bool, typer.Option("--asyncapi", help="Print the AsyncAPI document instead.")] = False,
+) -> None:
+    """Create the topics that are missing, and say how the others differ from their declaration.
+
+    Ends with status 1 where a difference remains. Partitions and replication are reported, never altered.
+    """
+    from ops.commands import print_asyncapi, show_topics
+
+    settings = _settings(broker)
+    if asyncapi:
+        print_asyncapi(settings)
+    elif not asyncio.run(show_topics(settings, out, create=not check, fix=fix)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def worker(
+    name: Annotated[str | None, typer.Option(help="Unique and stable name of this worker.")] = None,
+    broker: Broker = None,
+    data: DataDir = None,
+    web_port: Annotated[int | None, typer.Option(help="Port of the web view; 0: none.")] = None,
+    rules: Rules = None,
+) -> None:
+    """Run one worker: it shares the partitions with all others of its installation.
+
+    Health, metrics and the web view answer on the web port from the first second on. SIGTERM or Ctrl-C hands the
+    partitions over; after a crash a worker of the same name takes up exactly where the last checkpoint left them.
+    """
+    from app.logs import configure_logs
+    from app.worker import run_worker
+
+    settings = _settings(broker, data, name=name, web_port=web_port, rules_file=rules)
+    configure_logs(settings.log_level, settings.log_format, settings.name)
+    run_worker(settings)
+
+
+@app.command()
+def simulate(
+    broker: Broker = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Write files into this folder, not to Kafka.")] = None,
+    file_format: Annotated[Literal["ndjson", "parquet"], typer.Option("--format", help="Of the files.")] = "ndjson",
+    rate: Annotated[float, typer.Option(min=0.01, help="Payments per second of event time.")] = 100.0,
+    speed: Annotated[float, typer.Option(min=0.01, help="Event time against the wall clock.")] = 1.0,
+    duration: Annotated[float | None, typer.Option(help="Seconds of event time; default: endless.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Messages, at most.")] = None,
+    fraud_share: Annotated[float, typer.Option(help="Share of payments that are frauds (real: 0.000042).")] = 0.003,
+    feedback_scale: Annotated[
+        float, typer.Option(help="Factor on the delays of MED feedback: 1 takes weeks, 0.001 minutes.")
+    ] = 0.001,
+    seed: Annotated[int, typer.Option(help="Same seed, same traffic.")] = 1,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Generate Pix traffic of a seeded population, with every typology as a story, and the MED feedback that follows.
+
+    To Kafka in event-time order at the given rate, or to files (--out).
+    """
+    from ops.commands import simulate_files, simulate_kafka
+
+    traffic = {"seed": seed, "rate_per_s": rate, "duration_s": duration, "count": count, "fraud_share": fraud_share}
+    if out_dir is not None:
+        simulate_files(out_dir, file_format, traffic, feedback_scale, out, quiet=quiet)
+    else:
+        asyncio.run(simulate_kafka(_settings(broker), traffic, feedback_scale, speed, out, quiet=quiet))
+
+
+@app.command()
+def send(
+    file: Annotated[Path, typer.Argument(help="NDJSON (also .gz), CSV or Parquet.")],
+    broker: Broker = None,
+    mapping: Mapping = None,
+    file_format: FileFormat = None,
+    rate: Annotated[float | None, typer.Option(help="Messages per second, at most.")] = None,
+    speed: Annotated[float | None, typer.Option(help="Event time against the wall clock; default: at once.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Rows, at most.")] = None,
+    shift_to_now: Annotated[
+        bool, typer.Option("--shift-to-now", help="Move all times so that the newest payment happens now.")
+    ] = False,
+    wait: Annotated[bool, typer.Option(help="Wait for the decisions and report them.")] = True,
+) -> None:
+    """Send a file of transactions, and report what was decided, what was rejected, and why.
+
+    Ends with status 1 where a row was rejected or stayed without an answer.
+    """
+    from ops.commands import send_and_report
+
+    options = {"rate": rate, "speed": speed, "limit": limit, "shift_to_now": shift_to_now, "wait": wait}
+    if not asyncio.run(send_and_report(_settings(broker), file, mapping, file_format, options, out)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    file: Annotated[
+        Path | None, typer.Argument(help="A transaction file; default: what the topics still hold.")
+    ] = None,
+    rules: Rules = None,
+    broker: Broker = None,
+    data: DataDir = None,
+    mapping: Mapping = None,
+    file_format: FileFormat = None,
+) -> None:
+    """Decide again on a recorded stretch, or a file, by other rules, and show what would change.
+
+    With the rules of the live run the decisions come out byte for byte.
+    """
+    from ops.commands import replay_and_report
+
+    replay_and_report(_settings(broker, data), file, rules, mapping, file_format, out)
+
+
+@app.command()
+def state(
+    key: Annotated[str, typer.Argument(help="A Pix key, or ISPB/ACCOUNT. It is neither logged nor shown in full.")],
+    broker: Broker = None,
+    data: DataDir = None,
+    at: Annotated[int | None, typer.Option("--at", help="Epoch milliseconds at which the windows end.")] = None,
+) -> None:
+    """Show what is known of a Pix key or an account, as of the last checkpoint."""
+    from ops.commands import show_state
+
+    if not asyncio.run(show_state(_settings(broker, data), key, at, out)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+    events: Annotated[int, typer.Option(min=1000, help="Transactions per measurement.")] = 50_000,
+) -> None:
+    """Measure what each part of the path costs on this machine."""
+    from ops.bench import run_bench
+
+    run_bench(events, out, as_json=json)
+
+
+@app.command()
+def config(
+    toml: Annotated[bool, typer.Option("--toml", help="Print a TOML file with every setting.")] = False,
+) -> None:
+    """Show every setting: its value, where it can be set, and what it means."""
+    from ops.commands import show_config
+
+    show_config(_settings(), out, as_toml=toml)
+
+
+def _known_errors() -> tuple[type[BaseException], ...]:
+    """Errors whose message is all that a user needs."""
+    from aiokafka.errors import KafkaError
+
+    from app.settings import SettingsError
+    from app.web.service import WebServiceError
+    from models.rule_file import RulePackError
+    from ops.demo import DemoError
+    from ops.files import FileError
+    from ops.java import BrokerError
+    from ops.mapping import MappingError
+    from ops.send import SendError
+    from ops.state import KeyFormError
+    from ops.topic_admin import TopicError
+
+    return (
+        SettingsError,
+        BrokerError,
+        TopicError,
+        RulePackError,
+        WebServiceError,
+        DemoError,
+        FileError,
+        MappingError,
+        SendError,
+        KeyFormError,
+        KafkaError,
+        OSError,
+    )
+
+
+def main() -> NoReturn:
+    """Run the command line; a foreseeable error is told in words, without a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not isinstance(error, _known_errors()):
+            raise
+        err.print(f"[bold red]Error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
