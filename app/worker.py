@@ -98,20 +98,21 @@ def build_node(settings: Settings) -> Node:
     limits = TimeLimits(settings.max_event_age_days * _DAY_MS, settings.max_event_lead_hours * _HOUR_MS)
     decoder = TransactionDecoder(hash_key, limits)
     retry = (settings.retry_window_s * 1000, settings.retry_max_ids)
-    checkpoints = {"interval_s": settings.checkpoint_interval_s, "max_dirty_rows": settings.checkpoint_max_rows}
     app.receivers = ShardTable(
         app,
         name=RECEIVERS_TABLE,
         make_stage=lambda partition: ReceiverStage(partition, settings.partitions, decoder, *retry),
         partitions=settings.partitions,
-        **checkpoints,
+        interval_s=settings.checkpoint_interval_s,
+        max_dirty_rows=settings.checkpoint_max_rows,
     )
     app.payers = ShardTable(
         app,
         name=PAYERS_TABLE,
         make_stage=lambda partition: PayerStage(partition, settings.partitions, controls.pack, *retry),
         partitions=settings.partitions,
-        **checkpoints,
+        interval_s=settings.checkpoint_interval_s,
+        max_dirty_rows=settings.checkpoint_max_rows,
     )
     for table in (app.receivers, app.payers):
         app.tables.add(table)

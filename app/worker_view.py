@@ -149,7 +149,8 @@ class LiveView:
             shard = self._app.payers.shards.get(partition)
         if shard is None:
             return None
-        return shard.stage.state.profiles.query(hashed, int(time.time() * 1000))
+        found: dict[str, object] | None = shard.stage.state.profiles.query(hashed, int(time.time() * 1000))
+        return found
 
 
 def _render(decision: Decision, transaction: NDArray[np.void], vector: NDArray[np.float32]) -> DecisionView:

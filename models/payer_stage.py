@@ -27,10 +27,11 @@ from app.domain.rejection import Reason as Fault
 from app.domain.rejection import Rejection, encode_dead_letter
 from app.domain.rejection import Source as Place
 from app.topics import DECISIONS, ENRICHED, FEATURES, REJECTED, TRANSACTIONS
+from models.judging import DECIDED_DTYPE, Decided, Observed, judge
 from models.lists import Lists
 from models.outputs import Send, keyed_sends, sends_by_id
 from models.receiver_stage import FEATURES_VERSION, NOTICE_COLUMNS
-from models.rule_file import MAX_RULES, load_rule_pack
+from models.rule_file import load_rule_pack
 from models.rules import RulePack
 from tables.catalog import CATALOG
 from tables.events import debit_events, is_refund
@@ -39,28 +40,7 @@ from tables.layout import EVENT_DTYPE, LOGS
 from tables.partition import PartitionState
 from tables.profiles import Profiles
 
-__all__ = ["DECIDED_DTYPE", "Decided", "Observed", "PayerOutput", "PayerStage", "judge"]
-
-_FIRED_BYTES = -(-MAX_RULES // 8)
-"""One bit for each rule of a pack."""
-
-DECIDED_DTYPE = np.dtype(
-    [
-        ("id", "S32"),  # the end_to_end_id
-        ("timestamp", "i8"),  # the log's clock: also `decided_at`
-        ("digest", "u8"),
-        ("event_time", "i8"),
-        ("score", "f8"),
-        ("source_partition", "i4"),
-        ("source_offset", "i8"),
-        ("pack", "S16"),
-        ("lists", "i8"),
-        ("fired", "u1", (_FIRED_BYTES,)),
-        ("action", "u1"),
-        ("scored", "?"),
-    ]
-)
-"""A decision in few bytes: with the rule pack's text it becomes the same JSON again, byte for byte."""
+__all__ = ["PayerOutput", "PayerStage"]
 
 _DECISION_COLUMNS = (
     "id",
@@ -82,56 +62,6 @@ _LISTS = "lists"
 _PACK_PREFIX = "pack/"
 
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """The decisions of one batch, as columns of the same length, for counters and the web view.
-
-    Parameters
-    ----------
-    transactions
-        `TRANSACTION_DTYPE`.
-    received_at
-        When Kafka received each, epoch ms.
-    rows
-        `DECIDED_DTYPE`.
-    decisions
-        The same, as they are sent.
-    vectors
-        float32, shape (n, features).
-    """
-
-    transactions: NDArray[np.void]
-    received_at: NDArray[np.int64]
-    rows: NDArray[np.void]
-    decisions: list[Decision]
-    vectors: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """Debits that are to be decided on, and what is known of them.
-
-    Parameters
-    ----------
-    debits
-        Of `debit_dtype`, shape (n,).
-    log_ms
-        The log's clock for each, epoch ms.
-    scored
-        False for MED refunds.
-    vectors
-        float32, shape (n, features).
-    repeats
-        Transactions of the batch whose id was known already, shape (m,).
-    """
-
-    debits: NDArray[np.void]
-    log_ms: NDArray[np.int64]
-    scored: NDArray[np.bool_]
-    vectors: NDArray[np.float32]
-    repeats: NDArray[np.void]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +158,8 @@ class PayerStage:
         """
         observed = self.observe(records)
         rows = judge(observed, self.pack, self.lists)
-        decided = Decided(
-            observed.debits["transaction"], observed.debits["received_at"], rows, self.decisions(rows), observed.vectors
-        )
-        self._ids.append(rows)
+        decided = Decided(observed.transactions, observed.received_at, rows, self.decisions(rows), observed.vectors)
+        self.remember(rows)
         sends = self._decision_sends(decided)
         rejections: list[Rejection] = []
         if len(observed.repeats):
@@ -249,7 +177,18 @@ class PayerStage:
         payer_slice = self._update(arrivals, counts)
         debits = arrivals.debits[first]
         vectors = CATALOG.vector(debits["receiver"], payer_slice[first], debits["transaction"])
-        return Observed(debits, arrivals.debit_log_ms[first], counts[first], vectors, transactions[~first])
+        return Observed(
+            debits["transaction"],
+            debits["received_at"],
+            arrivals.debit_log_ms[first],
+            counts[first],
+            vectors,
+            transactions[~first],
+        )
+
+    def remember(self, rows: NDArray[np.void]) -> None:
+        """Note `DECIDED_DTYPE` rows as the first decisions on their ids."""
+        self._ids.append(rows)
 
     def _arrivals(self, records: Records | None) -> _Arrivals:
         """What of the frames is new here, and in which order it came."""
@@ -330,7 +269,7 @@ class PayerStage:
         features = FEATURES_VERSION
         decisions = []
         fired = np.unpackbits(rows["fired"], axis=1).astype(np.bool_)
-        fired_any = fired.any(axis=1).tolist()
+        fired_any: list[bool] = np.any(fired, axis=1).tolist()
         columns = [rows[name].tolist() for name in _DECISION_COLUMNS]
         for place, (
             id_,
@@ -377,29 +316,6 @@ def _notice_events(notices: NDArray[np.void]) -> NDArray[np.void]:
     events["log"] = _CREDITED
     events["counts"] = 1
     return events
-
-
-def judge(observed: Observed, pack: RulePack, lists: Lists) -> NDArray[np.void]:
-    """Decide by a pack and lists; `DECIDED_DTYPE`, shape (n,)."""
-    transactions = observed.debits["transaction"]
-    verdicts = pack.evaluate(
-        CATALOG.columns(observed.vectors, transactions), len(transactions), listed=lists.listed, scored=observed.scored
-    )
-    rows = np.zeros(len(transactions), DECIDED_DTYPE)
-    rows["id"] = transactions["end_to_end_id"]
-    for name in ("source_partition", "source_offset"):
-        rows[name] = transactions[name]
-    rows["event_time"] = transactions["timestamp"]
-    rows["timestamp"] = observed.log_ms
-    rows["digest"] = transaction_digest(transactions)
-    rows["score"] = np.round(verdicts.scores, 6)
-    rows["action"] = verdicts.actions
-    rows["scored"] = observed.scored
-    rows["pack"] = pack.fingerprint.encode()
-    rows["lists"] = lists.version
-    fired = np.packbits(verdicts.fired, axis=1)
-    rows["fired"][:, : fired.shape[1]] = fired
-    return rows
 
 
 @dataclass(frozen=True, slots=True)

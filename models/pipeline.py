@@ -18,6 +18,7 @@ from models.outputs import Send
 from models.payer_stage import PayerOutput, PayerStage
 from models.receiver_stage import ReceiverOutput, ReceiverStage
 from models.rules import RulePack
+from tables.partition import PartitionState
 
 __all__ = ["Message", "Pipeline", "PipelineOutput"]
 
@@ -41,7 +42,9 @@ class PipelineOutput:
     @property
     def rejections(self) -> list[Rejection]:
         """All faults, stage 1 first."""
-        return [fault for output in (*self.received, *self.decided) for fault in output.rejections]
+        return [fault for output in self.received for fault in output.rejections] + [
+            fault for output in self.decided for fault in output.rejections
+        ]
 
 
 class Pipeline:
@@ -79,6 +82,11 @@ class Pipeline:
         for stage in self.payers:
             stage.put_in_force(pack, stage.lists)
         self._ends: defaultdict[tuple[str, int], int] = defaultdict(int)
+
+    @property
+    def states(self) -> list[PartitionState]:
+        """What every stage remembers."""
+        return [stage.state for stage in self.receivers] + [stage.state for stage in self.payers]
 
     def push(self, messages: Iterable[Message]) -> PipelineOutput:
         """Append messages to `pix-transactions` and carry them through both stages, partition by partition.

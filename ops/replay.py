@@ -29,8 +29,9 @@ from app.domain.transaction import TransactionDecoder
 from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import DECISIONS, ENRICHED, FEATURES, LISTS
+from models.judging import Observed, judge
 from models.lists import Lists, ListUpdate, decode_list_update
-from models.payer_stage import Observed, PayerStage, judge
+from models.payer_stage import PayerStage
 from models.pipeline import Message, Pipeline
 from models.rules import RulePack
 from ops.files import read_transactions
@@ -145,7 +146,12 @@ def replay_file(
             decided = batch.decided
             report.recomputed += len(decided.rows)
             observed = Observed(
-                decided.debits, decided.rows["timestamp"], decided.rows["scored"], decided.vectors, decided.debits[:0]
+                decided.transactions,
+                decided.received_at,
+                decided.rows["timestamp"],
+                decided.rows["scored"],
+                decided.vectors,
+                decided.transactions[:0],
             )
             again = judge_stage.decisions(judge(observed, after, Lists()))
             amounts = decided.transactions["amount_centavos"].tolist()
@@ -200,8 +206,8 @@ def _decide_again(
     report: ReplayReport,
 ) -> None:
     observed = stage.observe(stretch)
-    ids: list[bytes] = observed.debits["transaction"]["end_to_end_id"].tolist()
-    stage.remember(observed)
+    ids: list[bytes] = observed.transactions["end_to_end_id"].tolist()
+    stage.remember(judge(observed, pack, Lists()))
     recorded = [live.get(end_to_end_id) for end_to_end_id in ids]
     report.unmatched += recorded.count(None)
     if vectors is None:
@@ -220,14 +226,15 @@ def _decide_again(
             by_lists[decision.versions.lists].append(place)
     for version, places in by_lists.items():
         part = Observed(
-            observed.debits[places],
+            observed.transactions[places],
+            observed.received_at[places],
             observed.log_ms[places],
             observed.scored[places],
             observed.vectors[places],
             observed.repeats[:0],
         )
         again = stage.decisions(judge(part, pack, history.at(version)))
-        amounts = part.debits["transaction"]["amount_centavos"].tolist()
+        amounts = part.transactions["amount_centavos"].tolist()
         for place, new, amount in zip(places, again, amounts, strict=True):
             old = before[place]
             if old is not None:

@@ -356,10 +356,17 @@ class Catalog:
             dtypes,
         ]
 
-    def readme_rows(self) -> list[tuple[str, str, str, str, str, str]]:
-        """Return one row per feature for the README: name, stage, family, unit, why, typologies."""
+    def rows(self) -> list[dict[str, str]]:
+        """Return one row per feature, for the README and the web view."""
         return [
-            (entry.name, entry.stage, entry.family.value, entry.unit, entry.why, ", ".join(entry.typologies))
+            {
+                "name": entry.name,
+                "stage": entry.stage,
+                "family": entry.family.value,
+                "unit": entry.unit,
+                "why": entry.why,
+                "typologies": ", ".join(entry.typologies),
+            }
             for entry in self.entries
         ]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, cast
 
 import structlog
 from faust.stores.base import Store
@@ -17,7 +17,7 @@ from faust.tables.base import Collection
 from faust.types import TP, EventT
 from mode import Service
 
-from app.batching import BatchApp, BatchSchema
+from app.batching import Batch, BatchApp, BatchProducer, BatchSchema
 from app.topics import MAX_CHECKPOINT_BYTES
 from tables.partition import PartitionState
 
@@ -58,13 +58,13 @@ class Shard:
         self.replay_until = 0
         """Of the source topic: what lies below may have been decided on before a crash."""
         self._table = table
-        self._events: list[EventT] = []
+        self._events: list[EventT[Any]] = []
         self._outputs: list[Awaitable[None]] = []
         self._running: asyncio.Task[None] | None = None
         # Staggered: the partitions of a worker do not all stop the loop for their checkpoints at once.
         self.last_start_s = time.monotonic() - table.interval_s * (partition % 8) / 8
 
-    def track(self, event: EventT, outputs: Awaitable[None]) -> None:
+    def track(self, event: EventT[Any], outputs: Awaitable[None]) -> None:
         """Note an applied batch: it is acknowledged with the next checkpoint, after its outputs.
 
         Called without an `await` between applying the batch and this: a checkpoint must see both or neither.
@@ -94,7 +94,7 @@ class Shard:
         self,
         keys: Sequence[bytes],
         values: Sequence[bytes | None],
-        events: Sequence[EventT],
+        events: Sequence[EventT[Any]],
         outputs: Sequence[Awaitable[None]],
     ) -> None:
         try:
@@ -162,10 +162,15 @@ class ShardStore(Store[bytes, bytes]):
         for tp in active_tps:
             self.table.shard(tp.partition).stage.state.finish_restore()
 
-    def apply_changelog_batch(self, batch: Sequence[EventT], to_key: object = None, to_value: object = None) -> None:  # noqa: ARG002
+    def apply_changelog_batch(
+        self,
+        batch: Iterable[EventT[Any]],
+        to_key: object = None,  # noqa: ARG002 - Faust's signature
+        to_value: object = None,  # noqa: ARG002
+    ) -> None:
         """Take up what recovery read. Faust swallows exceptions here, so each one stops the worker."""
         for event in batch:
-            records = event.value
+            records = cast("Batch", event.value)
             shard = self.table.shard(event.message.partition)
             try:
                 shard.stage.state.restore(records.keys, records.values)
@@ -253,7 +258,7 @@ class ShardTable(Collection):
     async def append(self, partition: int, keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
         """Append one checkpoint as one record batch; the offset of its last record, acknowledged by all replicas."""
         now_ms = int(time.time() * 1000)
-        sent = await self.app.producer.send_records(
+        sent = await cast("BatchProducer", self.app.producer).send_records(
             self.changelog_topic_name, partition, keys, values, [now_ms] * len(keys), atomic=True
         )
         (written,) = await sent
@@ -297,14 +302,14 @@ class ShardTable(Collection):
         """Faust's own table dump; ours is `pixguard state`."""
         return ""
 
-    def hopping(self, *args: object, **options: object) -> object:
+    def hopping(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Faust's signature
         """Windows are in the kernel."""
         raise NotImplementedError("windows are in the kernel")
 
-    def tumbling(self, *args: object, **options: object) -> object:
+    def tumbling(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Faust's signature
         """Windows are in the kernel."""
         raise NotImplementedError("windows are in the kernel")
 
-    def using_window(self, *args: object, **options: object) -> object:
+    def using_window(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Faust's signature
         """Windows are in the kernel."""
         raise NotImplementedError("windows are in the kernel")

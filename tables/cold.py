@@ -9,14 +9,22 @@ because a partition comes and goes as a whole: its rows go with it by removing a
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DbClosedError,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteOptions,
+)
 
 from tables.kernel import cached
 
@@ -177,9 +185,9 @@ class ColdStore:
         ValueError
             For a key that is no 64-bit hash, or is 0.
         """
-        hashes = np.frombuffer(b"".join(keys), np.uint64) if keys else np.empty(0, np.uint64)
-        if set(map(len, keys)) - {8} or not hashes.all():
+        if not all(len(key) == 8 and any(key) for key in keys):
             raise ValueError("keys: expected 8 bytes each, not all zero")
+        hashes = np.frombuffer(b"".join(keys), np.uint64)
         with self._failure(f"write {len(keys)} rows to"):
             for first in range(0, len(keys), _ROWS_PER_WRITE):
                 batch = WriteBatch(raw_mode=True)
@@ -236,8 +244,12 @@ class ColdStore:
 
     def close(self) -> None:
         """End, and remove the files; a second call does nothing."""
-        self._db.close()
-        shutil.rmtree(self.path, ignore_errors=True)
+        try:
+            self._db.close()
+        except DbClosedError:
+            return
+        with self._failure("remove"):
+            Rdict.destroy(str(self.path))
 
     @contextmanager
     def _failure(self, action: str) -> Iterator[None]:
@@ -295,13 +307,14 @@ def expire(
     ColdStoreError
         When the rows, which have left memory, cannot be written: the worker must stop and recover them.
     """
-    live = len(profiles)
-    if live <= max_active:
-        return 0
-    bound = max_active * HARD_LIMIT_PERCENT // 100
-    if live > bound:
-        keys, values = profiles.evict(_FOREVER_MS, max(bound, live - most))
-    else:
-        keys, values = profiles.evict(idle_before_ms, max(max_active, live - most))
+    moved = _move(profiles, cold, idle_before_ms, max_active, most)
+    return moved + _move(profiles, cold, _FOREVER_MS, max_active * HARD_LIMIT_PERCENT // 100, most - moved)
+
+
+def _move(profiles: Profiles, cold: ColdStore, idle_before_ms: int, bound: int, most: int) -> int:
+    keep = max(bound, len(profiles) - most)
+    if len(profiles) <= keep:
+        return 0  # looking for idle rows reads every row
+    keys, values = profiles.evict(idle_before_ms, keep)
     cold.put(keys, values)
     return len(keys)

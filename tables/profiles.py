@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BlobError", "ColdRows", "Profiles"]
 
-ROWS_FIRST = 1024
-"""Rows of a new partition."""
-
 ROOM_CELLS = 4096
 ROOM_BLOCKS = 32
 """More than one event can take from a pool, see `kernel_memory.has_room`."""
@@ -63,6 +60,9 @@ class Profiles:
         What to compute.
     cold
         Asked for keys that are not in memory; None where rows never leave it.
+    reserve
+        Rows for which address space is taken at the start. Memory is not touched before it is used, so a generous
+        reserve costs nothing, and saves the pause of a tenth of a second in which 200,000 rows are copied to grow.
 
     Examples
     --------
@@ -75,14 +75,18 @@ class Profiles:
     [0.0, 15000.0]
     """
 
-    def __init__(self, stage: str, catalog: Catalog = CATALOG, cold: ColdRows | None = None) -> None:
+    def __init__(
+        self, stage: str, catalog: Catalog = CATALOG, cold: ColdRows | None = None, reserve: int = 1024
+    ) -> None:
         self.stage = stage
         self.catalog = catalog
         self.cold = cold
         self._plan = catalog.plan(stage)
         self._fingerprint = catalog.state_fingerprint(stage)
         self._width = len(catalog.stage_features(stage))
-        self._state = new_state(ROWS_FIRST, 4 * ROOM_CELLS, ROOM_BLOCKS, ROOM_BLOCKS, ROOM_BLOCKS)
+        slots = 1 << max(reserve - 1, 1).bit_length()
+        windows, panes = ROOM_BLOCKS + slots // 32, ROOM_BLOCKS + slots // 512
+        self._state = new_state(slots, ROOM_CELLS + 16 * slots, windows, panes, sketches=windows)
         self._findings = kernel.new_findings()
         self._exported: list[Array] = []
 
@@ -102,7 +106,7 @@ class Profiles:
         per_block = (16, state.windows[0].nbytes, state.panes.itemsize * PANES, 8 * SKETCH_WORDS)
         blocks = sum(int(top) * size for top, size in zip(state.tops, per_block, strict=True))
         slots = (state.rows.itemsize + 1 + 3 * 8) * int(state.counts[SLOTS_USED])
-        return blocks + slots + int(state.index_hashes.nbytes + state.index_slots.nbytes)
+        return int(blocks + slots + state.index_hashes.nbytes + state.index_slots.nbytes)
 
     def update(self, events: Array) -> Array:
         """Read each event's features, then enter it into its row, in the order given.

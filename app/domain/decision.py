@@ -13,6 +13,7 @@ __all__ = [
     "ACTIONS",
     "HOLD_MINUTES_BY_DAY",
     "HOLD_MINUTES_BY_NIGHT",
+    "Action",
     "Decision",
     "FeatureVectorError",
     "Reason",
@@ -24,7 +25,9 @@ __all__ = [
     "hold_minutes",
 ]
 
-ACTIONS = ("APPROVE", "HOLD", "DENY")
+Action = Literal["APPROVE", "HOLD", "DENY"]
+
+ACTIONS: tuple[Action, ...] = ("APPROVE", "HOLD", "DENY")
 """In order of severity; the position is the action's code in arrays."""
 
 HOLD_MINUTES_BY_DAY = 30
@@ -91,7 +94,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     end_to_end_id: str
-    decision: Literal["APPROVE", "HOLD", "DENY"]
+    decision: Action
     score: float
     scored: bool = True
     reasons: tuple[Reason, ...] = ()

@@ -66,8 +66,10 @@ class Frame:
 
 
 def debit_dtype(receiver_features: int) -> np.dtype[np.void]:
-    """Columns of a debit: the transaction, when Kafka received it (epoch ms), whether stage 1 knew its id already, and
-    its receiver's features (float32).
+    """Columns of a debit: the transaction and what stage 1 knows of it.
+
+    `received_at` is when Kafka received it (epoch ms), `retry` whether its id was known already, `receiver` its
+    receiver's features (float32).
     """
     return np.dtype(
         [

@@ -209,7 +209,7 @@ class TransactionDecoder:
         accepted = self._scanner.scan(values, keys, kafka_ms, rows)
         rejected: list[tuple[int, Rejection]] = []
         for place in np.flatnonzero(~accepted).tolist():
-            rows[place] = _MISSING_ROW[0]
+            rows[place] = _MISSING_ROW[0]  # the scanner may have begun it
             outcome = decode_strict(values[place], keys[place], int(kafka_ms[place]), self.limits)
             if isinstance(outcome, Rejection):
                 rejected.append((place, outcome))

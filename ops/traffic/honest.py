@@ -26,21 +26,21 @@ _INITIATION_SHARES: dict[str, tuple[float, ...]] = {
 # Tickets in reais: body median and log-deviation, share of the tail, tail median (log-deviation 0.9). The means they
 # give are those published per flow and per initiation; the split into body and tail is ours, as no median is.
 _TICKETS: dict[tuple[str, str], tuple[float, float, float, float]] = {
-    ("P2B", "QRDN"): (34.0, 1.10, 0.006, 2_200.0),
+    ("P2B", "QRDN"): (42.0, 0.95, 0.006, 2_200.0),
     ("P2B", "DICT"): (60.0, 1.10, 0.050, 2_700.0),
     ("P2B", "MANU"): (90.0, 1.10, 0.120, 3_400.0),
     ("P2B", "QRES"): (30.0, 1.10, 0.022, 2_300.0),
     ("P2P", "QRDN"): (28.0, 1.10, 0.004, 1_500.0),
-    ("P2P", "DICT"): (45.0, 1.25, 0.085, 1_800.0),
-    ("P2P", "MANU"): (70.0, 1.25, 0.120, 2_200.0),
+    ("P2P", "DICT"): (60.0, 1.15, 0.068, 1_800.0),
+    ("P2P", "MANU"): (80.0, 1.20, 0.115, 2_200.0),
     ("P2P", "QRES"): (32.0, 1.10, 0.020, 1_800.0),
     ("B2P", "QRDN"): (50.0, 1.00, 0.000, 1.0),
-    ("B2P", "DICT"): (110.0, 1.10, 0.060, 2_300.0),
-    ("B2P", "MANU"): (170.0, 1.10, 0.140, 2_600.0),
+    ("B2P", "DICT"): (110.0, 1.10, 0.050, 2_300.0),
+    ("B2P", "MANU"): (170.0, 1.10, 0.110, 2_600.0),
     ("B2P", "QRES"): (50.0, 1.00, 0.010, 1_500.0),
     ("B2B", "QRDN"): (150.0, 1.20, 0.010, 4_000.0),
-    ("B2B", "DICT"): (900.0, 1.40, 0.240, 16_000.0),
-    ("B2B", "MANU"): (2_300.0, 1.40, 0.300, 28_000.0),
+    ("B2B", "DICT"): (900.0, 1.40, 0.190, 16_000.0),
+    ("B2B", "MANU"): (2_300.0, 1.40, 0.210, 28_000.0),
     ("B2B", "QRES"): (140.0, 1.20, 0.010, 4_000.0),
 }
 _TAIL_SIGMA = 0.9

@@ -173,6 +173,9 @@ class Population:
         self.balance = (balance * 100).astype(np.int64)
         self.activity = _zipf(rng, people, 0.55)
         self.company_activity = _zipf(rng, size - people, 0.95)
+        # The busiest companies make most payments: without this, mean tickets would hang on who they happen to be.
+        self.scale[:people] /= np.average(self.scale[:people], weights=self.activity)
+        self.scale[people:] /= np.average(self.scale[people:], weights=self.company_activity)
         # What left by night to people, and from unregistered devices by day: the period and its total so far.
         self.night, self.night_spent = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self.unregistered_day, self.unregistered_spent = np.zeros(size, np.int64), np.zeros(size, np.int64)

@@ -65,6 +65,8 @@ def cold(tmp_path: Path) -> Iterator[ColdStore]:
 
 
 class TestColdStore:
+    """One store."""
+
     def test_a_row_comes_back_once(self, cold: ColdStore) -> None:
         """A row is handed over, so a second load cannot bring a stale one."""
         cold.put([_key(7), _key(8)], [b"seven", b"eight"])
@@ -117,7 +119,7 @@ class TestColdStore:
     def test_an_unwritable_path_is_a_clear_error(self, tmp_path: Path) -> None:
         """The error names the folder."""
         (tmp_path / "file").write_text("no folder")
-        with pytest.raises(ColdStoreError, match="cannot open .*file"):
+        with pytest.raises(ColdStoreError, match=r"cannot open .*file"):
             ColdStore(tmp_path / "file")
 
     def test_close_removes_the_files(self, tmp_path: Path) -> None:
@@ -217,10 +219,12 @@ def _filled(cold: ColdStore, count: int, step_ms: int = 1000) -> Profiles:
 
 def _held(cold: ColdStore, count: int) -> list[int]:
     numbers = np.arange(1, count + 1, dtype=np.uint64)
-    return numbers[cold._held.contains(numbers)].tolist()
+    return [int(number) for number in numbers[cold._held.contains(numbers)]]
 
 
 class TestExpire:
+    """The policy."""
+
     def test_nothing_leaves_below_the_bound(self, cold: ColdStore) -> None:
         """Idle rows stay while there is room: each return would cost a read."""
         profiles = _filled(cold, 10)
