@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +30,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """The one frozen settings object."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
 
     # -- the cluster
     broker: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers, HOST:PORT[,HOST:PORT…]")
@@ -150,25 +152,35 @@ class Settings(BaseSettings):
         Raises
         ------
         SettingsError
-            When the file holds something else than 32 hex digits.
+            When the file cannot be read or made, or holds something else than 32 hex digits.
         """
         if self.hash_key is not None:
             return _parse_hash_key(self.hash_key.get_secret_value())
         path = self.data_dir / "hash.key"
-        if not path.exists():
-            self.data_dir.mkdir(parents=True, exist_ok=True)
-            # O_EXCL: of workers that start together one makes the key, the others read it.
-            try:
-                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except FileExistsError:
-                pass
-            else:
-                with os.fdopen(handle, "w") as file:
-                    file.write(secrets.token_hex(16))
         try:
+            if not path.exists():
+                _make_hash_key(path)
             return _parse_hash_key(path.read_text().strip())
+        except OSError as error:
+            raise SettingsError(f"{path}: {error.strerror}") from error
         except ValueError as error:
             raise SettingsError(f"{path}: {error}. Restore the key that your state was hashed with.") from error
+
+
+def _make_hash_key(path: Path) -> None:
+    """Make the key, unless another worker is quicker: then that one's stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, written = tempfile.mkstemp(dir=path.parent)  # readable by its owner alone
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(16))
+            file.flush()
+            os.fsync(handle)  # what is hashed with it outlives a power cut, so it must too
+        # A link appears whole, and never replaces: no worker reads half a key, or one that is not to stay.
+        with suppress(FileExistsError):
+            os.link(written, path)
+    finally:
+        Path(written).unlink()
 
 
 def _parse_hash_key(text: str) -> bytes:
@@ -218,5 +230,7 @@ def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - pydantic vali
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError(f"{where}:\n  " + "\n  ".join(lines)) from error
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not TOML: {error}") from error

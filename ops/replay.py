@@ -28,7 +28,7 @@ from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
 from app.kafka_options import client_options
 from app.settings import Settings
-from app.topics import DECISIONS, ENRICHED, FEATURES, LISTS
+from app.topics import DECISIONS, ENRICHED, FEATURES, LISTS, Topic
 from models.judging import Observed, judge
 from models.lists import Lists, ListUpdate, decode_list_update
 from models.payer_stage import PayerStage
@@ -170,22 +170,22 @@ async def replay_topics(settings: Settings, pack: RulePack, *, progress: Progres
     aiokafka.errors.KafkaError
         When the cluster cannot be reached.
     """
-    log = await _Log.open(client_options(settings))
+    log = await _Log.open(client_options(settings), settings.partitions)
     try:
         report = ReplayReport(after=pack.name)
         history = await _list_history(log, settings)
-        live = {record.key: record.value async for record in log.records(DECISIONS.name)}
-        total, done = await log.size(ENRICHED.name), 0
+        live = {record.key: record.value async for record in log.records(DECISIONS)}
+        total, done = await log.size(ENRICHED), 0
         vectors: dict[bytes, bytes] | None = None
-        for partition in await log.partitions(ENRICHED.name):
-            if await log.begin(ENRICHED.name, partition) > 0 and vectors is None:
-                vectors = {record.key: record.value async for record in log.records(FEATURES.name)}
-            cut = vectors if await log.begin(ENRICHED.name, partition) > 0 else None
+        for partition in log.partitions(ENRICHED):
+            if await log.begin(ENRICHED, partition) > 0 and vectors is None:
+                vectors = {record.key: record.value async for record in log.records(FEATURES)}
+            cut = vectors if await log.begin(ENRICHED, partition) > 0 else None
             stage = PayerStage(
                 partition, settings.partitions, pack, settings.retry_window_s * 1000, settings.retry_max_ids
             )
             stage.put_in_force(pack, Lists())
-            async for stretch in log.stretches(ENRICHED.name, partition):
+            async for stretch in log.stretches(ENRICHED, partition):
                 _decide_again(stage, pack, stretch, live, cut, history, report)
                 done += stretch.next_offset - stretch.base
                 if progress is not None and total:
@@ -259,7 +259,7 @@ class _ListHistory:
 async def _list_history(log: _Log, settings: Settings) -> _ListHistory:
     hash_key = HashKey.from_bytes(settings.read_hash_key())
     updates = []
-    async for record in log.records(LISTS.name):
+    async for record in log.records(LISTS):
         update = decode_list_update(record.key, record.value, hash_key)
         updates.append((record.offset, None if isinstance(update, Rejection) else update))
     return _ListHistory(updates)
@@ -268,34 +268,34 @@ async def _list_history(log: _Log, settings: Settings) -> _ListHistory:
 class _Log:
     """Reads topics from their oldest offset to where they end now."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, partitions: int) -> None:
         self._consumer = consumer
+        self._partitions = partitions
 
     @classmethod
-    async def open(cls, connection: dict[str, Any]) -> _Log:
+    async def open(cls, connection: dict[str, Any], partitions: int) -> _Log:
         consumer = AIOKafkaConsumer(**connection, group_id=None, enable_auto_commit=False)
         await consumer.start()
-        return cls(consumer)
+        return cls(consumer, partitions)
 
     async def close(self) -> None:
         await self._consumer.stop()
 
-    async def partitions(self, topic: str) -> list[int]:
-        await self._consumer.topics()
-        return sorted(self._consumer.partitions_for_topic(topic) or ())
+    def partitions(self, topic: Topic) -> range:
+        return range(topic.partitions or self._partitions)
 
-    async def begin(self, topic: str, partition: int) -> int:
-        place = TopicPartition(topic, partition)
+    async def begin(self, topic: Topic, partition: int) -> int:
+        place = TopicPartition(topic.name, partition)
         return int((await self._consumer.beginning_offsets([place]))[place])
 
-    async def size(self, topic: str) -> int:
-        places = [TopicPartition(topic, partition) for partition in await self.partitions(topic)]
+    async def size(self, topic: Topic) -> int:
+        places = [TopicPartition(topic.name, partition) for partition in self.partitions(topic)]
         begins = await self._consumer.beginning_offsets(places)
         ends = await self._consumer.end_offsets(places)
         return int(sum(ends[place] - begins[place] for place in places))
 
-    async def stretches(self, topic: str, partition: int) -> AsyncIterator[Stretch]:
-        place = TopicPartition(topic, partition)
+    async def stretches(self, topic: Topic, partition: int) -> AsyncIterator[Stretch]:
+        place = TopicPartition(topic.name, partition)
         self._consumer.assign([place])
         await self._consumer.seek_to_beginning(place)
         end = (await self._consumer.end_offsets([place]))[place]
@@ -315,8 +315,8 @@ class _Log:
                 )
             base = position
 
-    async def records(self, topic: str) -> AsyncIterator[_Record]:
-        for partition in await self.partitions(topic):
+    async def records(self, topic: Topic) -> AsyncIterator[_Record]:
+        for partition in self.partitions(topic):
             async for stretch in self.stretches(topic, partition):
                 for record in _rows(stretch):
                     yield record

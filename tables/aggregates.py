@@ -246,7 +246,7 @@ class Repeats(Aggregate):
 
 @dataclass(frozen=True, slots=True)
 class Distinct(Aggregate):
-    """How many counterparties; exact to 64, then within about 13 %, saturating at 1,420."""
+    """How many counterparties; exact to 64, then with a standard error of 5 to 11 %, 1,420 at most."""
 
     opcode = Opcode.DISTINCT
     unit = "counterparties"

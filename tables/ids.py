@@ -125,10 +125,12 @@ class IdMemory:
 
     def restore_segment(self, sequence: int, content: bytes | None) -> None:
         """Take up one segment of a changelog, None where it was removed; `finish_restore` makes them known."""
-        if content is None:
-            self._restored.pop(sequence, None)
-        else:
+        if content is not None:
             self._restored[sequence] = content
+            return
+        self._restored.pop(sequence, None)
+        while self._segments and self._segments[0].sequence <= sequence:  # held since before it was a standby
+            self._drop_oldest()
 
     def finish_restore(self) -> None:
         """Index the segments restored so far, in place of what is held."""
@@ -138,6 +140,7 @@ class IdMemory:
             self._restored.setdefault(segment.sequence, segment.rows.tobytes())
         self._index.clear()
         self._segments.clear()
+        self._open.clear()  # newer than the checkpoint that is restored
         self._next_position = self._next_sequence = self._newest_ms = 0
         for sequence, content in sorted(self._restored.items()):
             rows = np.frombuffer(content, self._dtype)
@@ -156,16 +159,18 @@ class IdMemory:
 
     def _expire(self) -> list[int]:
         removed = []
-        held = sum(len(segment.rows) for segment in self._segments)
         while len(self._segments) > 1:
             oldest = self._segments[0]
             too_old = oldest.newest_ms < self._newest_ms - self._window_ms
-            if not too_old and held - len(oldest.rows) < self._max_ids:
+            left = self._next_position - oldest.base - len(oldest.rows)  # positions have no holes
+            if not too_old and left < self._max_ids:
                 break
-            self._segments.popleft()
-            held -= len(oldest.rows)
             removed.append(oldest.sequence)
-            for position, one in enumerate(oldest.rows["id"].tolist(), oldest.base):
-                if self._index.get(one) == position:
-                    del self._index[one]
+            self._drop_oldest()
         return removed
+
+    def _drop_oldest(self) -> None:
+        oldest = self._segments.popleft()
+        for position, one in enumerate(oldest.rows["id"].tolist(), oldest.base):
+            if self._index.get(one) == position:
+                del self._index[one]

@@ -1,9 +1,9 @@
 """Tag sets: which counterparties and devices a key has met, and when last.
 
 A set is exact up to 2 << tag_level tags. Beyond, counterparties go into a linear counter (256 slots, each the newest
-second of the tags that hash to it: distinct counts within about 13 %, saturating at 1,420) and a Bloom filter of two
-generations (the newest 384 to 768 tags; a stranger is taken for known in at most 1.3 %). Devices are few:
-there the tag met longest ago gives way. All of it is part of the row, so that recovery is exact.
+second of the tags that hash to it: standard error 5 % at 100 tags, 6.5 % at 500, 11 % at 1,000, and never more than
+1,420) and a Bloom filter of two generations (the newest 384 to 768 tags; a stranger is taken for known in at most
+1.3 %). Devices are few: there the tag met longest ago gives way. All of it is part of the row, so recovery is exact.
 
 A tag counts in a window while its newest event is younger than the window, seen from the event's time.
 

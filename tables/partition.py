@@ -167,6 +167,8 @@ class PartitionState:
     def _restore_control_row(self, key: bytes, value: bytes | None) -> None:
         if key.startswith(_IDS_PREFIX.encode()):
             name, _, sequence = key.decode().removeprefix(_IDS_PREFIX).partition("/")
+            if name not in self.memories:
+                raise ValueError(f"changelog: expected ids of {', '.join(self.memories)}, got those of {name}")
             self.memories[name].restore_segment(int(sequence), value)
         elif key.startswith(_CONTROL_PREFIX) and value is not None:
             self._control[key.removeprefix(_CONTROL_PREFIX).decode()] = value

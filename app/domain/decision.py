@@ -164,4 +164,4 @@ def decode_vector(value: bytes) -> tuple[str, NDArray[np.float32]]:
     _, fingerprint, count = _VECTOR_HEADER.unpack_from(value)
     if len(value) != _VECTOR_HEADER.size + 4 * count:
         raise FeatureVectorError(f"pix-features: expected {count} float32 values, got {len(value)} bytes in all")
-    return fingerprint.rstrip(b"\0").decode(), np.frombuffer(value, "<f4", count, _VECTOR_HEADER.size)
+    return fingerprint.rstrip(b"\0").decode(errors="replace"), np.frombuffer(value, "<f4", count, _VECTOR_HEADER.size)

@@ -19,6 +19,7 @@ from app.domain.rejection import Reason, Rejection
 __all__ = [
     "TimeLimits",
     "Values",
+    "bounds",
     "check_fields",
     "check_kafka_key",
     "check_time",

@@ -102,7 +102,7 @@ def decode_frame(value: bytes, fingerprint: str, receiver_features: int) -> Fram
     if len(value) < size or value[:4] != MAGIC:
         raise FrameError(f"pix-enriched: expected a frame that starts with {MAGIC!r}, got {value[:4]!r}")
     header = np.frombuffer(value, _HEADER_DTYPE, 1)[0]
-    found = bytes(header["fingerprint"]).decode()
+    found = bytes(header["fingerprint"]).decode(errors="replace")
     if found != fingerprint:
         raise FrameError(
             f"pix-enriched: expected catalog {fingerprint}, got {found}: another version of pixguard wrote this frame. "
