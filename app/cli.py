@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -40,7 +41,7 @@ def _settings(broker: str | None = None, data: Path | None = None, **more: Any) 
 
 def jars_dir() -> Path:
     """Cache of the broker's jars, shared by all data directories of this user."""
-    return Path(typer.get_app_dir("pixguard")) / "kafka"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixguard" / "kafka"
 
 
 @app.command()

@@ -162,7 +162,7 @@ class Settings(BaseSettings):
                 _make_hash_key(path)
             return _parse_hash_key(path.read_text().strip())
         except OSError as error:
-            raise SettingsError(f"{path}: {error.strerror}") from error
+            raise SettingsError(f"{path}: cannot be read or made: {error.strerror}") from error
         except ValueError as error:
             raise SettingsError(f"{path}: {error}. Restore the key that your state was hashed with.") from error
 

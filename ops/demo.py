@@ -7,6 +7,7 @@ shows what they say through a plain Kafka client, and stops them in reverse orde
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -105,6 +106,8 @@ def run_demo(settings: Settings, *, workers: int, rate: float, own_broker: bool,
         When the broker cannot be had, or refuses a topic.
     """
     console = Console()
+    # Topics that were made a moment ago have no leader yet: aiokafka tries again, and says so each time.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     settings.read_hash_key()  # made once, before workers that share it start
     with ExitStack() as stack:

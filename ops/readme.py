@@ -23,7 +23,7 @@ class ReadmeError(ValueError):
 
 
 def render_features(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return the block between the markers: a folded Markdown table, one line per feature.
+    r"""Return the block between the markers: a folded Markdown table, one line per feature.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def render_features(rows: Sequence[Mapping[str, str]]) -> str:
     --------
     >>> row = dict.fromkeys(("stage", "family", "unit", "typologies"), "x") | {"name": "paid", "why": "a|b"}
     >>> print(render_features([row]).splitlines()[-3])
-    | `paid` | x | x | x | a\\|b | x |
+    | `paid` | x | x | x | a\|b | x |
     """
     lines = [
         "<details>",
@@ -50,7 +50,7 @@ def render_features(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def features_block(text: str) -> str:
-    """Return what stands between the markers, without the line breaks beside them.
+    r"""Return what stands between the markers, without the line breaks beside them.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def features_block(text: str) -> str:
 
     Examples
     --------
-    >>> features_block("before\\n<!-- features -->\\nold\\n<!-- /features -->\\nafter")
+    >>> features_block("before\n<!-- features -->\nold\n<!-- /features -->\nafter")
     'old'
     """
     start, end = _bounds(text)
@@ -67,7 +67,7 @@ def features_block(text: str) -> str:
 
 
 def replace_features(text: str, block: str) -> str:
-    """Return the README with `block` between the markers.
+    r"""Return the README with `block` between the markers.
 
     Raises
     ------
@@ -76,8 +76,8 @@ def replace_features(text: str, block: str) -> str:
 
     Examples
     --------
-    >>> replace_features("<!-- features -->\\nold\\n<!-- /features -->\\nafter", "new")
-    '<!-- features -->\\nnew\\n<!-- /features -->\\nafter'
+    >>> replace_features("<!-- features -->\nold\n<!-- /features -->\nafter", "new")
+    '<!-- features -->\nnew\n<!-- /features -->\nafter'
     """
     start, end = _bounds(text)
     return f"{text[:start]}\n{block}\n{text[end:]}"

@@ -10,16 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from tables.layout import (
-    DEVICES,
-    DISTINCT_WINDOWS_MS,
-    FLAGS,
-    FRAUD_TYPES,
-    LOGS,
-    WINDOWS_MS,
-    Opcode,
-    Period,
-)
+from tables.layout import DEVICES, DISTINCT_WINDOWS_MS, FLAGS, FRAUD_TYPES, LOGS, WINDOWS_MS
+from tables.plan import Opcode, Period
 
 
 class Family(StrEnum):

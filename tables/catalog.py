@@ -43,16 +43,13 @@ from tables.layout import (
     LOG_LEVEL_MAX,
     LOG_LEVEL_SCAN,
     LOGS,
-    OPERATION_DTYPE,
-    PERIOD_DTYPE,
     PERIODS_MAX,
     ROW_DTYPE,
     TAG_LEVEL_MAX,
     WINDOWS_MS,
     Array,
-    Opcode,
-    Plan,
 )
+from tables.plan import OPERATION_DTYPE, PERIOD_DTYPE, Opcode, Plan
 from tables.typologies import TYPOLOGIES
 
 if TYPE_CHECKING:
@@ -302,7 +299,7 @@ class Catalog:
             operations[column] = (aggregate.opcode, source, window, feature.window or 0, argument, column)
             if aggregate.opcode is Opcode.DISTINCT:
                 distinct_sets |= 1 << source
-        rows = [(item.mask, item.wanted, item.period, 0) for item in periods]
+        rows = [(item.mask, item.wanted, item.period) for item in periods]
         lanes = [sum((bits >> bit & 1) << (16 * bit) for bit in range(4)) for bits in range(16)]
         return Plan(
             operations=operations,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["EXPIRE_MOST", "ColdStore", "ColdStoreError", "expire"]
 
 EXPIRE_MOST = 2000
-"""Rows that one call of `expire` moves at most, since it holds the event loop: about 4 us each."""
+"""Rows that one call of `expire` moves at most, since it holds the event loop."""
 
 HARD_LIMIT_PERCENT = 125
 """Rows in memory, in percent of the bound, from which rows leave that are not idle."""

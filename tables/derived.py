@@ -265,6 +265,14 @@ _CLOCK = (
 )
 
 _DICT = (
+    Derived(
+        "dict_key_changed_hands",
+        "indicator(dict_key_owned_since - dict_key_created_at > days(1))",
+        "indicator",
+        Family.TRANSACTION,
+        "The key's owner is not its first.",
+        ("key_hijack", "qr_tampering"),
+    ),
     *(
         Derived(name, f"timestamp - {column}", "ms", family, why, typologies)
         for name, column, family, why, typologies in (

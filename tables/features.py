@@ -35,7 +35,7 @@ from tables.aggregates import (
     Std,
     Sum,
 )
-from tables.layout import Period
+from tables.plan import Period
 
 __all__ = ["FEATURES", "Feature", "days", "hours", "minutes"]
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 from numba import njit
 
-from tables import kernel_aggregates, kernel_blobs, kernel_memory, kernel_panes, kernel_tags, kernel_windows, layout
+from tables import (
+    kernel_aggregates,
+    kernel_blobs,
+    kernel_memory,
+    kernel_panes,
+    kernel_tags,
+    kernel_windows,
+    layout,
+    plan,
+)
 from tables.kernel_aggregates import Findings, value_of
 from tables.kernel_blobs import read_blob, row_words, write_row
 from tables.kernel_memory import (
@@ -46,7 +55,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from tables.layout import Array, Plan, Record, State
+    from tables.layout import Array, Record, State
+    from tables.plan import Plan
 
     F = TypeVar("F", bound=Callable[..., Any])
 else:
@@ -74,7 +84,7 @@ _COUNTERPARTY_SHIFT = np.uint64(32)
 
 
 def _digest() -> int:
-    modules = (kernel_aggregates, kernel_blobs, kernel_memory, kernel_panes, kernel_tags, kernel_windows, layout)
+    modules = (kernel_aggregates, kernel_blobs, kernel_memory, kernel_panes, kernel_tags, kernel_windows, layout, plan)
     files = sorted(Path(str(module.__file__)) for module in modules)
     return int.from_bytes(hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()[:7])
 

@@ -29,12 +29,12 @@ from tables.layout import (
     SQUARE_HL,
     SQUARE_LL,
     TOTAL,
-    Opcode,
-    Period,
 )
+from tables.plan import Opcode, Period
 
 if TYPE_CHECKING:
-    from tables.layout import Array, Plan, Record, State
+    from tables.layout import Array, Record, State
+    from tables.plan import Plan
 
 __all__ = ["Findings", "value_of"]
 

@@ -37,7 +37,8 @@ from tables.layout import (
 )
 
 if TYPE_CHECKING:
-    from tables.layout import Array, Plan, Record, State
+    from tables.layout import Array, Record, State
+    from tables.plan import Plan
 
 __all__ = ["BLOB_WORDS_MIN", "PROBLEMS", "read_blob", "row_words", "write_row"]
 

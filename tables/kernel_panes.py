@@ -29,7 +29,8 @@ from tables.layout import (
 )
 
 if TYPE_CHECKING:
-    from tables.layout import Array, Plan, Record, State
+    from tables.layout import Array, Record, State
+    from tables.plan import Plan
 
 __all__ = ["measure_panes", "spill"]
 

@@ -20,7 +20,8 @@ from tables.kernel_memory import allocate_cells, allocate_sketch, compiled, free
 from tables.layout import DISTINCT_WINDOWS, GRACE_MS, LONGEST_MS, SKETCH_WORDS
 
 if TYPE_CHECKING:
-    from tables.layout import Array, Plan, Record, State
+    from tables.layout import Array, Record, State
+    from tables.plan import Plan
 
 __all__ = ["NEVER", "distinct", "last_met", "met_before", "same_device", "touch_counterparty", "touch_device"]
 

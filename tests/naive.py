@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tables import aggregates
-from tables.layout import FLAGS, FRAUD_TYPES, LOGS, Period
+from tables.layout import FLAGS, FRAUD_TYPES, LOGS
+from tables.plan import Period
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -206,6 +206,7 @@ class BatchApp(faust.App):
         async with self._handover:
             while self._is_agent_busy():  # noqa: ASYNC110  (streams signal nothing)
                 await asyncio.sleep(_AGENT_POLL_S)
+            consumer.check_membership()  # what others own by now must not be written any more
             if self._is_prepared:
                 self._is_prepared = False
                 await self.before_revoke(consumer.assignment())

@@ -188,8 +188,6 @@ class BatchConsumer(Consumer):
 
         Stock Faust forgets first, so that the commit of the handover commits nothing.
         """
-        if revoked and self._thread.membership_lost():
-            await self.app.crash(PartitionsLostError(f"The group expelled this worker, owner of {_names(revoked)}"))
         for tps in (self._active_partitions, self._paused_partitions):
             tps.difference_update(revoked)
         await self._on_partitions_revoked(revoked)
@@ -215,6 +213,11 @@ class BatchConsumer(Consumer):
         """Commit and stop; a crash has stopped the thread already, and what it left is replayed."""
         if not self.crashed:
             await super().on_stop()
+
+    def check_membership(self) -> None:
+        """Raise `PartitionsLostError` if the group has expelled this worker."""
+        if self._thread.membership_lost():
+            raise PartitionsLostError(f"The group expelled this worker, owner of {_names(self.assignment())}")
 
     def taken_partitions(self) -> set[TP]:
         """Return the partitions of which an agent holds batches that it has not acknowledged."""

@@ -40,7 +40,8 @@ EVENTS = st.lists(
         st.booleans(),  # wants features
         st.sampled_from((1, 1, 1, 0)),  # counts
     ),
-    max_size=60,
+    min_size=30,  # Hypothesis draws short lists unless told; long logs are the point
+    max_size=80,
 )
 
 SCANNED = CATALOG
@@ -86,7 +87,7 @@ def test_every_aggregate_has_an_oracle() -> None:
 
 @pytest.mark.parametrize("catalog", [SCANNED, SUMMED], ids=["scanned", "summed"])
 @pytest.mark.parametrize("stage", STAGES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(drawn=EVENTS)
 def test_features_equal_the_oracle(catalog: Catalog, stage: str, drawn: list[tuple[int, ...]]) -> None:
     """Every base feature of every event is what the naive oracle says."""
@@ -97,8 +98,8 @@ def test_features_equal_the_oracle(catalog: Catalog, stage: str, drawn: list[tup
 
 @pytest.mark.parametrize("catalog", [SCANNED, SUMMED, Catalog(levels=Levels(1, 2, 1, 1))], ids=["scan", "sum", "tiny"])
 @pytest.mark.parametrize("stage", STAGES)
-@settings(max_examples=40, deadline=None)
-@given(drawn=EVENTS, cuts=st.lists(st.integers(0, 60), max_size=4), restored=st.booleans())
+@settings(max_examples=60, deadline=None)
+@given(drawn=EVENTS, cuts=st.lists(st.integers(0, 80), max_size=4), restored=st.booleans())
 def test_batch_splits_and_recovery_change_nothing(
     catalog: Catalog, stage: str, drawn: list[tuple[int, ...]], cuts: list[int], *, restored: bool
 ) -> None:

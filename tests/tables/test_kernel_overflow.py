@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tables.catalog import CATALOG, Catalog, Levels
 from tables.kernel_panes import SHARE
 from tables.kernel_tags import GENERATION_TAGS
-from tables.layout import EVENT_DTYPE, FLAGS, PANES, WINDOWS_MS, Period
+from tables.layout import EVENT_DTYPE, FLAGS, PANES, WINDOWS_MS
+from tables.plan import Period
 from tables.profiles import Profiles
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ STREAM = st.lists(
         st.one_of(st.just(0), st.integers(0, 2 * HOUR_MS)),
         st.integers(1, 10**13),
     ),
-    min_size=9,
+    min_size=60,  # Hypothesis draws short lists unless told
     max_size=150,
 )
 
@@ -69,7 +70,8 @@ def test_a_window_is_exact_but_for_panes_that_its_ends_cut(stream: list[tuple[in
     """Count and sum are off by no more than what the cut panes hold, and exact where none is cut."""
     profiles = Profiles("payer", TINY)
     columns = TINY.positions("payer")
-    clock, past = START_MS, []
+    clock = START_MS
+    past: list[tuple[int, int]] = []
     for gap, late, amount in stream:
         clock += gap
         at = clock - late
@@ -151,7 +153,8 @@ def test_a_calendar_sum_beyond_the_cap_is_never_too_small(
     """Nobody evades a legal limit by burying it under small payments: a condensed day is rounded up, never down."""
     profiles = Profiles("payer", TINY)
     column = TINY.positions("payer")["payer_unregistered_device_day_sum"]
-    clock, past = START_MS, []
+    clock = START_MS
+    past: list[tuple[int, int, bool]] = []
     for (gap, _, amount), flag in zip(stream, flagged, strict=False):
         clock += gap % HOUR_MS
         event = make_events(np.array([clock]), amount)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -263,8 +263,9 @@ def _with(events: Array, name: str, value: int) -> Array:
 def test_every_kernel_file_is_in_the_key_of_numbas_cache() -> None:
     """An edit in any file that holds compiled code, or the layout, recompiles the entry points."""
     folder = Path(str(tables.__file__)).parent
-    files = sorted([*folder.glob("kernel_*.py"), folder / "layout.py"])
+    files = sorted([*folder.glob("kernel_*.py"), folder / "layout.py", folder / "plan.py"])
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
     assert int.from_bytes(digest[:7]) == kernel.SOURCES
-    for entry in (kernel.run, kernel.resolve, kernel.restore_rows, kernel.export_rows, kernel.mark_keys):
+    entries: list[Any] = [kernel.run, kernel.resolve, kernel.restore_rows, kernel.export_rows, kernel.mark_keys]
+    for entry in entries:
         assert kernel.SOURCES in [cell.cell_contents for cell in entry.py_func.__closure__]

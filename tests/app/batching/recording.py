@@ -99,8 +99,8 @@ class RecordingApp(BatchApp):
 
     async def after_assign(self, assigned: set[TP]) -> None:  # noqa: ARG002  (the hook's signature)
         """Take a while, so that a batch could overtake."""
+        await asyncio.sleep(0.15)
         self.journal.append("assign")
-        await asyncio.sleep(0.05)
 
     async def before_revoke(self, revoked: set[TP]) -> None:  # noqa: ARG002  (the hook's signature)
         """Take a while, and acknowledge everything."""
@@ -122,7 +122,12 @@ class RestoredTable(faust.Table[bytes, bytes]):
             app, name=changelog, partitions=partitions, changelog_topic=topic, store="memory://", recovery_buffer_size=2
         )
         self.batch_app = app
+        self.seconds_per_batch = 0.0
         self.batches: list[Batch] = []
+
+    async def on_changelog_event(self, event: Any) -> None:  # noqa: ANN401, ARG002  (the hook's signature)
+        """Take a while, so that a queue builds up."""
+        await asyncio.sleep(self.seconds_per_batch)
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
         """Keep the batches."""

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.consumer.fetcher import READ_COMMITTED
 from faust.exceptions import ImproperlyConfigured
 from faust.types import TP
 
@@ -29,6 +30,7 @@ async def test_every_record_is_delivered_once_in_order_and_in_bounded_batches(
         assert max(len(batch) for batch in batches) <= 150
         assert [offset for batch in batches for offset in batch.offsets] == list(range(1_000))
         assert batches[-1].timestamps_ms[-1] == 999
+    assert not app.batch_consumer._gap  # where stock lists the offsets inside a batch, one by one
 
 
 async def test_no_commit_passes_an_unacknowledged_batch(cluster: Cluster, make_app: MakeApp, until: Until) -> None:
@@ -65,6 +67,7 @@ async def test_a_stream_acknowledges_nothing_by_itself(cluster: Cluster, make_ap
     await until(lambda: sum(seen) == 110)
     await app.consumer.commit()
     assert await cluster.committed(app.conf.id, plain) == {}
+    assert app.batch_consumer.taken_partitions() == {TP(plain, 0)}
     for message in list(app.consumer.unacked):
         message.ack(app.consumer)
 
@@ -111,7 +114,8 @@ async def test_transactions_are_read_and_their_markers_committed(
             await producer.begin_transaction()
             await producer.send(source, b"%d" % number, partition=0)
             await (producer.abort_transaction() if number % 2 else producer.commit_transaction())
-    app = make_app(source, read_committed=read_committed)
+    # One record a batch, so that what is left at the end is a batch of markers alone.
+    app = make_app(source, read_committed=read_committed, fetch_max_records=1)
     await app.start()
     await until(lambda: bool(app.batches) and app.batches[-1].next_offset == 8)
     assert app.numbers() == ([0, 2] if read_committed else [0, 1, 2, 3])
@@ -149,3 +153,12 @@ async def test_two_agents_on_one_batch_topic_are_refused(cluster: Cluster, make_
     await app.start()
     await until(lambda: app.crashed)
     assert isinstance(app.crash_reason, ImproperlyConfigured)
+
+
+async def test_fetch_settings_reach_the_client(cluster: Cluster, make_app: MakeApp) -> None:
+    """Stock Faust lets the broker hold a fetch back for 1.5 seconds, whatever one sets."""
+    app = make_app(await cluster.create(), fetch_max_wait_ms=123, fetch_min_bytes=45, read_committed=True)
+    await app.start()
+    fetcher = app.batch_consumer._thread._ensure_consumer()._fetcher
+    assert (fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes) == (123, 45)
+    assert fetcher._isolation_level == READ_COMMITTED

@@ -145,7 +145,8 @@ async def test_a_handover_that_does_not_finish_takes_the_app_down(
     await app.start()
     await cluster.fill(source, 0, range(100))
     await until(lambda: bool(app.consumer.unacked))
-    await app.stop()
+    async with asyncio.timeout(5):
+        await app.stop()
     assert isinstance(app.crash_reason, reason)
     assert await cluster.committed(app.conf.id, source) == {}
 
@@ -159,10 +160,42 @@ async def fail(_revoked: set[TP]) -> None:
     raise ArithmeticError("boom")
 
 
+async def test_a_refused_commit_takes_the_app_down(
+    cluster: Cluster, make_app: MakeApp, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker refuses it only when the partitions belong to others by now."""
+
+    async def refuse(_offsets: object) -> bool:
+        return False
+
+    source = await cluster.create()
+    await cluster.fill(source, 0, range(10))
+    app = make_app(source)
+    await app.start()
+    await until(lambda: len(app.numbers()) == 10)
+    monkeypatch.setattr(app.batch_consumer._thread, "commit", refuse)
+    app.ack_all()
+    await until(lambda: app.crashed)
+    assert isinstance(app.crash_reason, PartitionsLostError)
+
+
+async def test_a_fetch_that_a_rebalance_has_overtaken_is_dropped(make_app: MakeApp) -> None:
+    """Its partitions may be others' by now, and those that are not are read again."""
+    app = make_app("source")
+    consumer, batch = app.batch_consumer, batch_at(0)
+    consumer.batch_topics = frozenset({"source"})
+    consumer._active_partitions = {batch.tp}
+    app.consumer_generation_id = batch.generation + 1
+    assert list(consumer._messages({batch.tp: [batch]})) == []
+    app.consumer_generation_id = batch.generation
+    consumer.stop_flow()
+    assert list(consumer._messages({batch.tp: [batch]})) == []
+
+
 async def test_what_a_stream_skipped_in_a_rebalance_is_not_acknowledged(make_app: MakeApp) -> None:
     """Faust acknowledges messages that it skips; one that no agent was given does not count."""
     app = make_app("source")
-    batch_message, consumer = message_at(0), app.consumer
+    batch_message, consumer = BatchMessage(batch_at(0)), app.consumer
     batch_message.incref()
     batch_message.ack(consumer)
     assert not batch_message.acked
@@ -172,6 +205,6 @@ async def test_what_a_stream_skipped_in_a_rebalance_is_not_acknowledged(make_app
     assert batch_message.acked
 
 
-def message_at(base: int) -> BatchMessage:
-    """Return the message of a batch of one record."""
-    return BatchMessage(Batch(TP("source", 0), base, base + 1, [None], [b""], [base], [0], generation=1))
+def batch_at(base: int) -> Batch:
+    """Return a batch of one record."""
+    return Batch(TP("source", 0), base, base + 1, [None], [b""], [base], [0], generation=1)

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from faust.types import TP
 
-from tests.app.batching.recording import Cluster, MakeApp, RestoredTable, Until
+from tests.app.batching.recording import Cluster, MakeApp, RecordingApp, RestoredTable, Until
 
 
 async def test_workers_that_join_and_leave_repeat_nothing(cluster: Cluster, make_app: MakeApp, until: Until) -> None:
@@ -140,11 +140,23 @@ async def test_sources_wait_for_recovery_and_for_the_app(cluster: Cluster, make_
         await prepare(assigned)
 
     second.after_assign = look  # type: ignore[method-assign]
+    slow_down_seek(second)
     await second.start()
     await until(lambda: len(second.numbers()) >= 2_000)
     assert sorted(second.numbers()) == sorted([*range(1_000, 2_000)] * 2)
     assert restored_at_assign == [list(range(50_000))] * 2
     assert second.journal[:2] == ["assign", "batch"]
+
+
+def slow_down_seek(app: RecordingApp) -> None:
+    """Widen the moment between recovery's resuming of partitions and its last step, which clears all queues."""
+    seek = app.consumer.perform_seek
+
+    async def seek_slowly() -> None:
+        await asyncio.sleep(0.2)
+        await seek()
+
+    app.consumer.perform_seek = seek_slowly  # type: ignore[method-assign]
 
 
 async def test_a_standby_restores_everything_while_others_come_and_go(
@@ -157,9 +169,11 @@ async def test_a_standby_restores_everything_while_others_come_and_go(
         await cluster.fill(source, partition, range(100))
         await cluster.fill(changelog, partition, range(20_000))
     for _ in range(2):
-        app = make_app(source, group=group, table_standby_replicas=1)
+        app = make_app(source, group=group, table_standby_replicas=1, fetch_max_records=100)
         tables.append(RestoredTable(app, changelog, partitions=2))
+        tables[-1].seconds_per_batch = 0.002
         app.tables.add(tables[-1])
+        slow_down_seek(app)
         await app.start()
         await until(lambda app=app: app.sources_open)  # type: ignore[misc]
     await until(
