@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     retry_max_ids: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
         200_000, description="end_to_end_ids remembered per partition, at most"
     )
-    max_active_keys: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
+    max_active_keys: Annotated[int, Field(ge=100, le=100_000_000)] = Field(
         2_000_000, description="profiles kept in memory per partition; idle ones beyond go to RocksDB"
     )
     idle_after_hours: Annotated[int, Field(ge=1, le=8760)] = Field(

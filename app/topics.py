@@ -115,7 +115,7 @@ FEEDBACK = Topic(
 )
 MARKERS = Topic(
     "pix-markers",
-    key="pix_key, or receiver_account where there is none",
+    key="none: the partition is that of the receiver on pix-transactions, its hash is in the value",
     value="Marker",
     why="Confirmed-fraud markers, re-keyed so that they reach the receiver's state.",
     internal=True,

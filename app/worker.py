@@ -33,9 +33,10 @@ from app.web.api import create_app
 from app.web.service import WebService
 from app.worker_view import LiveView
 from models.payer_stage import PayerStage
+from models.pipeline import warm_up
 from models.receiver_stage import ReceiverStage
 from tables.catalog import CATALOG
-from tables.changelog import ShardTable
+from tables.changelog import MemoryBounds, ShardTable
 
 __all__ = ["Node", "build_node", "run_worker"]
 
@@ -51,7 +52,7 @@ class PixguardApp(BatchApp):
     receivers: ShardTable
     payers: ShardTable
     controls: Controls
-    phase: Literal["warming up", "joining", "recovering", "ready", "stopping"] = "joining"
+    phase: Literal["joining", "recovering", "ready", "stopping"] = "joining"
 
     async def before_revoke(self, revoked: set[TP]) -> None:  # noqa: ARG002 - every shard, whichever leave
         """Bring outputs and state of every shard to the log."""
@@ -82,7 +83,7 @@ class Node:
 
 
 def build_node(settings: Settings) -> Node:
-    """Put a worker together; nothing is started.
+    """Put a worker together and warm its kernels up; nothing is started.
 
     Raises
     ------
@@ -97,6 +98,9 @@ def build_node(settings: Settings) -> Node:
     controls = Controls(settings.rules_file or DEFAULT_RULES, connection, hash_key)
     limits = TimeLimits(settings.max_event_age_days * _DAY_MS, settings.max_event_lead_hours * _HOUR_MS)
     decoder = TransactionDecoder(hash_key, limits)
+    memory = MemoryBounds(
+        settings.data_dir / "cold" / settings.name, settings.max_active_keys, settings.idle_after_hours * _HOUR_MS
+    )
     retry = (settings.retry_window_s * 1000, settings.retry_max_ids)
     app.receivers = ShardTable(
         app,
@@ -105,6 +109,7 @@ def build_node(settings: Settings) -> Node:
         partitions=settings.partitions,
         interval_s=settings.checkpoint_interval_s,
         max_dirty_rows=settings.checkpoint_max_rows,
+        memory=memory,
     )
     app.payers = ShardTable(
         app,
@@ -113,10 +118,15 @@ def build_node(settings: Settings) -> Node:
         partitions=settings.partitions,
         interval_s=settings.checkpoint_interval_s,
         max_dirty_rows=settings.checkpoint_max_rows,
+        memory=memory,
     )
     for table in (app.receivers, app.payers):
         app.tables.add(table)
     app.controls = controls
+    started = time.monotonic()
+    log.info("warming up", hint="half a minute the first time, then a second")
+    warm_up(decoder, controls.pack)
+    log.info("warm", seconds=round(time.monotonic() - started, 1))
     outbox = Outbox(app)
     view = LiveView(settings, app, hash_key)
     receivers_agent(app, app.receivers, outbox, view.watch_received)

@@ -20,7 +20,7 @@ from models.receiver_stage import ReceiverOutput, ReceiverStage
 from models.rules import RulePack
 from tables.partition import PartitionState
 
-__all__ = ["Message", "Pipeline", "PipelineOutput"]
+__all__ = ["Message", "Pipeline", "PipelineOutput", "warm_up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,28 @@ class PipelineOutput:
         return [fault for output in self.received for fault in output.rejections] + [
             fault for output in self.decided for fault in output.rejections
         ]
+
+
+_SPECIMEN = (
+    b'{"end_to_end_id":"E00000000202601011200aaaaaaaaaaa","timestamp":1767279600000,"amount_centavos":12345,'
+    b'"payer_account":"1","payer_ispb":"00000000","receiver_account":"2","receiver_ispb":"00000001",'
+    b'"initiation":"MANU","device_id":"3"}'
+)
+
+
+def warm_up(decoder: TransactionDecoder, pack: RulePack) -> None:
+    """Compile what deciding, checkpoints and recovery need, on a payment that nobody made.
+
+    Numba compiles at the first call: half a minute without its cache, during which a worker would hold its partitions
+    and decide nothing. So it is done before a worker joins its group.
+    """
+    first, second = (Pipeline(1, decoder, pack) for _ in range(2))
+    first.push([Message(b"2", _SPECIMEN, -1)])
+    for full, empty in zip(first.states, second.states, strict=True):
+        keys, values = full.export()
+        full.acknowledged()
+        empty.restore(keys, values)
+        empty.finish_restore()
 
 
 class Pipeline:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import structlog
@@ -19,9 +21,10 @@ from mode import Service
 
 from app.batching import Batch, BatchApp, BatchProducer, BatchSchema
 from app.topics import MAX_CHECKPOINT_BYTES
+from tables.cold import ColdStore, expire
 from tables.partition import PartitionState
 
-__all__ = ["Shard", "ShardTable", "Stage"]
+__all__ = ["MemoryBounds", "Shard", "ShardTable", "Stage"]
 
 log = structlog.get_logger(__name__)
 
@@ -47,11 +50,15 @@ class Shard:
         Which one.
     stage
         The pure code and its state.
+    cold
+        Where its idle profiles go.
     """
 
-    def __init__(self, table: ShardTable, partition: int, stage: Any) -> None:  # noqa: ANN401 - see Stage
+    def __init__(self, table: ShardTable, partition: int, stage: Any, cold: ColdStore) -> None:  # noqa: ANN401 - see Stage
         self.partition = partition
         self.stage = stage
+        self.cold = cold
+        stage.state.profiles.cold = cold
         self.changelog_offset: int | None = None
         self.recovered_rows = 0
         self.checkpoints = 0
@@ -102,6 +109,7 @@ class Shard:
                 await output
             self.changelog_offset = await self._table.append(self.partition, keys, values)
             self.stage.state.acknowledged()
+            self._expire()
             self.checkpoints += 1
             for event in events:
                 event.ack()
@@ -112,6 +120,20 @@ class Shard:
             raise
         finally:
             self._running = None
+
+    def _expire(self) -> None:
+        """Let idle profiles leave memory: those that the changelog has, and only where there are too many."""
+        idle_before_ms = int(time.time() * 1000) - self._table.memory.idle_after_ms
+        expire(
+            self.stage.state.profiles,
+            self.cold,
+            idle_before_ms=idle_before_ms,
+            max_active=self._table.memory.max_active_keys,
+        )
+
+    def close(self) -> None:
+        """Give up what the shard holds beside memory."""
+        self.cold.close()
 
     async def flush(self) -> None:
         """Bring everything applied so far to the log: outputs, checkpoint, acknowledgements."""
@@ -143,7 +165,7 @@ class ShardStore(Store[bytes, bytes]):
 
     def reset_state(self) -> None:
         """Forget all shards."""
-        self.table.shards.clear()
+        self.table.drop(set(self.table.shards))
 
     async def on_rebalance(
         self,
@@ -154,8 +176,7 @@ class ShardStore(Store[bytes, bytes]):
     ) -> None:
         """Drop the shards that went elsewhere: their next owner's checkpoints make them stale."""
         kept = {tp.partition for tp in assigned if tp.topic == self.table.changelog_topic_name}
-        for partition in set(self.table.shards) - kept:
-            del self.table.shards[partition]
+        self.table.drop(set(self.table.shards) - kept)
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:  # noqa: ARG002
         """Make the active shards usable."""
@@ -206,6 +227,25 @@ class ShardStore(Store[bytes, bytes]):
         raise NotImplementedError("the changelog is the backup")
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryBounds:
+    """How many profiles stay in memory, and where the others go.
+
+    Parameters
+    ----------
+    folder
+        Of the cold stores; emptied, since the changelog is the truth.
+    max_active_keys
+        Profiles in memory per partition, beyond which idle ones leave.
+    idle_after_ms
+        Time without an event after which a profile is idle.
+    """
+
+    folder: Path
+    max_active_keys: int
+    idle_after_ms: int
+
+
 class ShardTable(Collection):
     """The shards of one stage.
 
@@ -221,6 +261,8 @@ class ShardTable(Collection):
         Time between the checkpoints of a shard.
     max_dirty_rows
         Changed rows that make one due sooner.
+    memory
+        When profiles leave memory.
     """
 
     app: BatchApp
@@ -233,11 +275,13 @@ class ShardTable(Collection):
         make_stage: Callable[[int], Stage],
         interval_s: float,
         max_dirty_rows: int,
+        memory: MemoryBounds,
         **options: Any,  # noqa: ANN401 - handed to Faust
     ) -> None:
         self.shards: dict[int, Shard] = {}
         self.interval_s = interval_s
         self.max_dirty_rows = max_dirty_rows
+        self.memory = memory
         self._make_stage = make_stage
         super().__init__(
             app,
@@ -252,8 +296,14 @@ class ShardTable(Collection):
         """The shard of a partition, made empty where there is none."""
         shard = self.shards.get(partition)
         if shard is None:
-            shard = self.shards[partition] = Shard(self, partition, self._make_stage(partition))
+            cold = ColdStore(self.memory.folder / f"{self.name}-{partition}")
+            shard = self.shards[partition] = Shard(self, partition, self._make_stage(partition), cold)
         return shard
+
+    def drop(self, partitions: set[int]) -> None:
+        """Forget shards."""
+        for partition in partitions:
+            self.shards.pop(partition).close()
 
     async def append(self, partition: int, keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
         """Append one checkpoint as one record batch; the offset of its last record, acknowledged by all replicas."""

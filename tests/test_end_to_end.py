@@ -42,6 +42,8 @@ def _worker(name: str, settings: Settings, port: int) -> Iterator[subprocess.Pop
                 "PIXGUARD_DATA_DIR": str(settings.data_dir),
                 "PIXGUARD_PARTITIONS": str(_PARTITIONS),
                 "PIXGUARD_CHECKPOINT_INTERVAL_S": "0.2",
+                # Most profiles leave memory and come back meanwhile; the replay keeps all of them.
+                "PIXGUARD_MAX_ACTIVE_KEYS": "100",
             },
             stdout=log,
             stderr=log,
