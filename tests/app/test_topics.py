@@ -109,7 +109,7 @@ def test_topics_cannot_be_changed() -> None:
 
 def test_keys_name_fields_that_exist() -> None:
     """A key's description is of the transaction's own fields."""
-    for topic in (TRANSACTIONS, DECISIONS, FEATURES, FEEDBACK, MARKERS):
+    for topic in (TRANSACTIONS, DECISIONS, FEATURES, FEEDBACK):
         named = set(re.findall(r"[a-z]+(?:_[a-z]+)+", topic.key))
         assert named
         assert named <= set(FIELDS_BY_NAME)
