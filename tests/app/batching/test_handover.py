@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from uuid import uuid4
 
+import pytest
 from faust.types import TP
 
 from tests.app.batching.recording import Cluster, MakeApp, RecordingApp, RestoredTable, Until
