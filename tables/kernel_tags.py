@@ -73,12 +73,13 @@ def distinct(state: State, plan: Plan, tags: Record, at: int, counts: Array) -> 
     """
     if tags.counter != 0:
         base = integer(tags.counter) * SKETCH_WORDS * 2
+        slots = state.seconds[base : base + COUNTER_SLOTS]
         for w in range(DISTINCT_WINDOWS):
-            edge = (at - plan.distinct_ms[w]) // 1000 - COUNTER_EPOCH_S
-            taken = 0
+            edge = np.uint32(max((at - plan.distinct_ms[w]) // 1000 - COUNTER_EPOCH_S, 0))
+            taken = np.uint32(0)  # 32 bits throughout, so that eight slots are compared at once
             for k in range(COUNTER_SLOTS):
-                taken += integer(state.seconds[base + k]) > max(edge, 0)
-            counts[w] = linear_count(taken)
+                taken += np.uint32(slots[k] > edge)
+            counts[w] = linear_count(integer(taken))
         return
     block = integer(tags.block)
     for w in range(DISTINCT_WINDOWS):

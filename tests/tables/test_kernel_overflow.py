@@ -167,6 +167,19 @@ def test_a_calendar_sum_beyond_the_cap_is_never_too_small(
         past.append((clock, amount, flag))
 
 
+def test_a_pane_across_midnight_counts_for_the_new_day() -> None:
+    """R$ 700 at 23:59:30 and R$ 800 at 00:00:30 are condensed into one pane: the new day has all of it, not nothing."""
+    midnight = 1_773_543_600_000  # 2026-03-15T03:00:00Z, 00:00 in Brasilia
+    times = np.concatenate([midnight + np.array([-30_000, 30_000]), midnight + HOUR_MS * np.arange(1, 12)])
+    events = make_events(times, np.array([700_00, 800_00] + [1] * 11))
+    events["flags"][:2] = 1 << FLAGS.index("UNREGISTERED_DEVICE")
+    profiles = Profiles("payer", TINY)
+    found = profiles.update(events)[:, TINY.positions("payer")["payer_unregistered_device_day_sum"]]
+    assert panes_of(profiles)[0]["count"] == 2
+    assert found[2] == 800_00  # exact while the log holds both
+    assert found[-1] == 1_500_00
+
+
 def test_a_night_sum_survives_hundreds_of_small_payments() -> None:
     """R$ 900 at 20:05, then 2,000 payments of one centavo: the night's sum is exact at 05:00."""
     evening = 1_773_529_500_000  # 2026-03-14T23:05:00Z, 20:05 in Brasilia
@@ -226,6 +239,17 @@ def test_strangers_are_rarely_taken_for_known_however_many_were_met() -> None:
     first_time = found[:, CATALOG.positions("payer")["payer_sent_first_time"]]
     assert first_time[:64].all()
     assert 1 - first_time[768:].mean() < 0.013
+
+
+def test_a_full_set_drops_only_what_no_window_counts() -> None:
+    """Of five payees in a set for four, the first one is an hour short of 30 days old, and still counts."""
+    profiles = Profiles("payer", TINY)
+    times = START_MS + np.array([0, 1, 2, 3, 30 * DAY_MS - HOUR_MS])
+    profiles.update(make_events(times, others=hashes(5)))
+    columns = TINY.positions("payer")
+    for at, payees in ((30 * DAY_MS - 1, 5), (30 * DAY_MS + 5, 1)):
+        found = profiles.update(make_events(np.array([START_MS + at]), others=hashes(5)[4]))[0]
+        assert found[columns["payer_sent_counterparties_30d"]] == payees
 
 
 def test_payees_of_former_months_are_known_although_the_set_has_dropped_them() -> None:
