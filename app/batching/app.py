@@ -63,11 +63,6 @@ class BatchApp(faust.App):
     **options
         Faust's own. Here a record batch that need not be atomic has ``producer_max_batch_size`` = 1 MB, and one that
         must be (a checkpoint) ``producer_max_request_size`` = 16 MiB, at most.
-
-    Attributes
-    ----------
-    sources_open
-        Whether source topics are delivered: not from the start of a rebalance until `after_assign` has returned.
     """
 
     def __init__(
@@ -90,7 +85,7 @@ class BatchApp(faust.App):
         self.max_pending_records = max_pending_records
         self.read_committed = read_committed
         self.handover_timeout_s = handover_timeout_s
-        self.sources_open = False
+        self._opened_rebalance = -1
         self._is_prepared = False
         self._handover = asyncio.Lock()
         self._is_handed_over = asyncio.Event()
@@ -147,26 +142,30 @@ class BatchApp(faust.App):
 
     # Rebalance
 
-    def on_rebalance_start(self) -> None:
-        """Close the gate. Called in the consumer's thread."""
-        super().on_rebalance_start()
-        self.sources_open = False
+    @property
+    def sources_open(self) -> bool:
+        """Whether source topics are delivered: not from the start of a rebalance until `after_assign` has returned.
+
+        The gate is opened for one rebalance, by its number. The next one counts up, in the consumer's thread, and has
+        closed it by that, whatever of the previous one is still going on here.
+        """
+        return self._opened_rebalance == self.rebalancing_count
 
     def on_rebalance_end(self) -> None:
         """Let the app prepare, then open the gate. Called when recovery is over and all positions are sought."""
-        # A thread switch between the last two lines of `_open_sources` may have left it open for the old assignment.
-        self.sources_open = False
+        settled = self.batch_consumer.settled_rebalance
+        if settled != self.rebalancing_count:
+            return  # the next rebalance began before this one's recovery came to its end
         super().on_rebalance_end()
-        self.add_future(self._open_sources(self.rebalancing_count))
+        self.add_future(self._open_sources(settled))
 
     async def _open_sources(self, rebalance: int) -> None:
         async with self._handover:
-            if self.rebalancing or rebalance != self.rebalancing_count:
+            if rebalance != self.rebalancing_count:
                 return
             await self.after_assign(self.consumer.assignment())
             self._is_prepared = True
-            if rebalance == self.rebalancing_count:
-                self.sources_open = True
+            self._opened_rebalance = rebalance
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
         if self.should_stop and not self.crashed:

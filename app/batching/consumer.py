@@ -214,6 +214,11 @@ class BatchConsumer(Consumer):
         if not self.crashed:
             await super().on_stop()
 
+    @property
+    def settled_rebalance(self) -> int:
+        """Number of the last rebalance after which all positions were sought."""
+        return self._thread.settled_rebalance
+
     def check_membership(self) -> None:
         """Raise `PartitionsLostError` if the group has expelled this worker."""
         if self._thread.membership_lost():

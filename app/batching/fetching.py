@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import OffsetCommitRequest
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, IllegalStateError
 from faust.tables.manager import TableManager
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.batching.app import BatchApp
     from app.batching.consumer import BatchConsumer
 
-# How soon a closed gate is looked at again.
+# How long a fetch waits while the gate is closed.
 _GATE_POLL_S = 0.02
 
 
@@ -95,6 +95,37 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
             consumer._isolation_level = "read_committed"
         return consumer
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.settled_rebalance = -1
+        self._assigned_rebalance = -1
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Note to which rebalance the assignment belongs; the next cannot begin before this returns."""
+        self._assigned_rebalance = self.app.rebalancing_count
+        if not assigned:
+            self.settled_rebalance = self._assigned_rebalance  # there is nothing to seek
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def seek_to_committed(self) -> dict[TP, int]:
+        """Seek all partitions to their committed offsets.
+
+        Raises
+        ------
+        IllegalStateError
+            If another rebalance has begun: Faust's recovery then waits for that one.
+        """
+        offsets: dict[TP, int] = await self.call_thread(self._seek_to_committed)
+        return offsets
+
+    async def _seek_to_committed(self) -> dict[TP, int]:
+        rebalance = self._assigned_rebalance
+        offsets: dict[TP, int] = await self._ensure_consumer().seek_to_committed()
+        if rebalance != self.app.rebalancing_count:
+            raise IllegalStateError("another rebalance has begun")
+        self.settled_rebalance = rebalance
+        return offsets
+
     def membership_lost(self) -> bool:
         """Tell whether the group has expelled this consumer: others may own its partitions already."""
         return bool(self._ensure_consumer()._coordinator.generation == OffsetCommitRequest.DEFAULT_GENERATION_ID)
@@ -108,7 +139,8 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
     ) -> dict[TP, list[Any]]:
         fetcher = consumer._fetcher
         subscriptions = fetcher._subscriptions
-        deadline_s = monotonic() + (timeout or 0.0)
+        # Recovery resumes partitions meanwhile: soon return, to be asked for those.
+        deadline_s = monotonic() + ((timeout or 0.0) if self.app.sources_open else _GATE_POLL_S)
         with subscriptions.fetch_context():
             while self.consumer.flow_active:
                 if consumer._closed or fetcher._closed:
@@ -116,14 +148,13 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
                 if subscriptions.reassignment_in_progress:
                     await subscriptions.wait_for_assignment()
                     continue
-                is_open = self.app.sources_open and not self.app.rebalancing
-                wanted = active_partitions if is_open else self._recovering(active_partitions)
+                wanted = active_partitions if self.app.sources_open else self._recovering(active_partitions)
                 drained = self._drain(fetcher, wanted, max_records)
                 left_s = deadline_s - monotonic()
                 if drained or left_s <= 0:
                     return drained
                 waiter = fetcher._create_fetch_waiter()
-                await asyncio.wait([waiter], timeout=left_s if is_open else min(left_s, _GATE_POLL_S))
+                await asyncio.wait([waiter], timeout=left_s)
                 if waiter.done():
                     waiter.result()  # raises what the broker refused, such as a missing authorisation
                 else:

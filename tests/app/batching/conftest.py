@@ -56,10 +56,10 @@ async def make_app(cluster: Cluster, tmp_path: Path) -> AsyncIterator[MakeApp]:
 
 @pytest.fixture
 def until() -> Until:
-    """Wait until something is true, for a minute at most."""
+    """Wait until something is true, for half a minute at most."""
 
     async def wait(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110  (it may be about another process)
                 await asyncio.sleep(0.01)
 

@@ -29,6 +29,8 @@ class Cluster:
         """Create a topic of a new name; `config` has underscores for dots."""
         name = f"batching-{uuid4().hex[:10]}"
         options = {key.replace("_", "."): value for key, value in config.items()}
+        # Records' times here are small numbers, so of 1970: retention would delete them half a minute after the start.
+        options.setdefault("retention.ms", "-1")
         await self._admin.create_topics([NewTopic(name, partitions, 1, topic_configs=options)])
         return name
 

@@ -4,13 +4,11 @@ import asyncio
 from collections import Counter
 from uuid import uuid4
 
-import pytest
 from faust.types import TP
 
 from tests.app.batching.recording import Cluster, MakeApp, RecordingApp, RestoredTable, Until
 
 
-@pytest.mark.xfail(strict=False, reason="a race of the transport under load, not found yet: see CHANGELOG")
 async def test_workers_that_join_and_leave_repeat_nothing(cluster: Cluster, make_app: MakeApp, until: Until) -> None:
     """Over a join and two leaves under load every record is delivered exactly once to the group."""
     source, group = await cluster.create(partitions=4), uuid4().hex
@@ -128,6 +126,7 @@ async def test_sources_wait_for_recovery_and_for_the_app(cluster: Cluster, make_
         await cluster.fill(changelog, partition, range(50_000))
     await until(lambda: len(first.numbers()) == 2_000)
     await first.stop()
+    assert first.journal[:2] == ["assign", "batch"]
 
     for partition in range(2):
         await cluster.fill(source, partition, range(1_000, 2_000))
@@ -148,6 +147,37 @@ async def test_sources_wait_for_recovery_and_for_the_app(cluster: Cluster, make_
     assert sorted(second.numbers()) == sorted([*range(1_000, 2_000)] * 2)
     assert restored_at_assign == [list(range(50_000))] * 2
     assert second.journal[:2] == ["assign", "batch"]
+
+
+async def test_a_rebalance_that_overtakes_the_end_of_another_keeps_the_gate_closed(
+    cluster: Cluster, make_app: MakeApp, until: Until
+) -> None:
+    """When recovery ends, the next rebalance may have begun: the sources open after that one, and only then."""
+    source, group = await cluster.create(partitions=2), uuid4().hex
+    first, second = make_app(source, group=group), make_app(source, group=group)
+    seek, sought = first.consumer.perform_seek, asyncio.Event()
+
+    async def seek_and_dawdle() -> None:
+        await seek()
+        is_first = not sought.is_set()
+        sought.set()
+        if is_first:
+            await until(lambda: first.rebalancing_count == 2)
+
+    async def hold_up(*_signal: object, **_options: object) -> None:
+        await asyncio.sleep(0.5)  # in which the end of the first rebalance arrives in the middle of the second
+
+    first.consumer.perform_seek = seek_and_dawdle  # type: ignore[method-assign]
+    first.on_partitions_revoked.connect(hold_up)
+    starting = asyncio.create_task(first.start())
+    await sought.wait()
+    for partition in range(2):
+        await cluster.fill(source, partition, range(1_000))
+    await second.start()
+    await starting
+    await until(lambda: len(first.numbers()) + len(second.numbers()) >= 2_000)
+    assert first.journal.count("assign") == second.journal.count("assign") == 1
+    assert sorted(first.numbers() + second.numbers()) == sorted([*range(1_000)] * 2)
 
 
 def slow_down_seek(app: RecordingApp) -> None:
