@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from app.domain.rejection import Rejection
 from app.domain.siphash import HashKey
 from app.topics import ENRICHED, LISTS
 from models.lists import Lists, decode_list_update
-from models.rule_file import RulePackError, load_rule_pack
+from models.rule_file import DEFAULT_PACK, RulePackError, load_rule_pack
 from models.rules import RulePack
 from tables.catalog import CATALOG
 from tables.changelog import Shard
@@ -30,7 +29,7 @@ __all__ = ["DEFAULT_RULES", "Controls", "read_pack"]
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_RULES = Path(str(files("models") / "packs" / "default.yaml"))
+DEFAULT_RULES = Path(str(DEFAULT_PACK))
 """The shipped rule pack."""
 
 _FILE_POLL_S = 1.0

@@ -14,6 +14,7 @@ from typing import cast
 import structlog
 from mode import Service
 
+from app import metrics
 from app.batching import BatchApp, BatchProducer
 from models.outputs import Send
 
@@ -49,6 +50,7 @@ class Outbox(Service):
             done.set_result(None)
             return done
         self._jobs.put_nowait((sends, done))
+        metrics.OUTBOX_JOBS.set(self._jobs.qsize())
         if self._jobs.qsize() >= self._max_jobs:
             self._room.clear()
         return done
@@ -61,6 +63,7 @@ class Outbox(Service):
     async def _send(self) -> None:
         while not self.should_stop:
             sends, done = await self._jobs.get()
+            metrics.OUTBOX_JOBS.set(self._jobs.qsize())
             try:
                 acknowledged = [await self._send_one(send) for send in sends]
             except Exception as error:

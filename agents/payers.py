@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,8 @@ def _count(output: PayerOutput, sent: asyncio.Future[None]) -> None:
     decided = output.decided
     for action, count in zip(ACTIONS, np.bincount(decided.rows["action"], minlength=len(ACTIONS)), strict=True):
         metrics.DECISIONS.labels(action).inc(int(count))
+    for rule, count in Counter(rule for decision in decided.decisions for rule in decision.rules).items():
+        metrics.RULES_FIRED.labels(rule).inc(count)
     metrics.REPEATS.labels("producer").inc(output.retries)
     metrics.count_rejections(output.rejections)
     if len(decided.rows):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import faust
@@ -52,7 +54,17 @@ class PixguardApp(BatchApp):
     receivers: ShardTable
     payers: ShardTable
     controls: Controls
-    phase: Literal["joining", "recovering", "ready", "stopping"] = "joining"
+    warm_up: Callable[[], None]
+    phase: Literal["warming up", "joining", "recovering", "ready", "stopping"] = "warming up"
+
+    async def on_first_start(self) -> None:
+        """Compile the kernels before the group knows of this worker; the web view answers meanwhile."""
+        started = time.monotonic()
+        log.info("warming up", hint="half a minute the first time, then a second")
+        await asyncio.to_thread(self.warm_up)
+        log.info("warm", seconds=round(time.monotonic() - started, 1))
+        self.phase = "joining"
+        await super().on_first_start()
 
     async def before_revoke(self, revoked: set[TP]) -> None:  # noqa: ARG002 - every shard, whichever leave
         """Bring outputs and state of every shard to the log."""
@@ -83,7 +95,7 @@ class Node:
 
 
 def build_node(settings: Settings) -> Node:
-    """Put a worker together and warm its kernels up; nothing is started.
+    """Put a worker together; nothing is started.
 
     Raises
     ------
@@ -123,10 +135,7 @@ def build_node(settings: Settings) -> Node:
     for table in (app.receivers, app.payers):
         app.tables.add(table)
     app.controls = controls
-    started = time.monotonic()
-    log.info("warming up", hint="half a minute the first time, then a second")
-    warm_up(decoder, controls.pack)
-    log.info("warm", seconds=round(time.monotonic() - started, 1))
+    app.warm_up = partial(warm_up, decoder, controls.pack)
     outbox = Outbox(app)
     view = LiveView(settings, app, hash_key)
     receivers_agent(app, app.receivers, outbox, view.watch_received)

@@ -30,7 +30,7 @@ from app.topics import DECISIONS, ENRICHED, FEATURES, REJECTED, TRANSACTIONS
 from models.judging import DECIDED_DTYPE, Decided, Observed, judge
 from models.lists import Lists
 from models.outputs import Send, keyed_sends, sends_by_id
-from models.receiver_stage import FEATURES_VERSION, NOTICE_COLUMNS
+from models.receiver_stage import FEATURES_VERSION, NOTICE_COLUMNS, REUSED_ID
 from models.rule_file import load_rule_pack
 from models.rules import RulePack
 from tables.catalog import CATALOG
@@ -257,7 +257,7 @@ class PayerStage:
         )
         letters, rejections = [], []
         for place in np.flatnonzero(~same).tolist():
-            fault = _REUSED_ID if known[place] else _FORGOTTEN_ID
+            fault = REUSED_ID if known[place] else _FORGOTTEN_ID
             row = transactions[place]
             source = Place(TRANSACTIONS.name, int(row["source_partition"]), int(row["source_offset"]), 0)
             letters.append((ids[place], encode_dead_letter(fault, source, None, None)))
@@ -331,12 +331,6 @@ class _Arrivals:
     debit_log_ms: NDArray[np.int64]
 
 
-_REUSED_ID = Rejection(
-    "$.end_to_end_id",
-    "an id of its own",
-    "the id of another payment (other amount, payer, receiver or time)",
-    Fault.CONTRADICTION,
-)
 _FORGOTTEN_ID = Rejection(
     "$.end_to_end_id", "a repeat within the retry window", "a repeat of an id no longer remembered", Fault.CONTRADICTION
 )

@@ -26,7 +26,15 @@ from tables.layout import FRAUD_TYPES
 from tables.partition import PartitionState
 from tables.profiles import Profiles
 
-__all__ = ["FEATURES_VERSION", "MARKED_DTYPE", "NOTICE_COLUMNS", "SEEN_DTYPE", "ReceiverOutput", "ReceiverStage"]
+__all__ = [
+    "FEATURES_VERSION",
+    "MARKED_DTYPE",
+    "NOTICE_COLUMNS",
+    "REUSED_ID",
+    "SEEN_DTYPE",
+    "ReceiverOutput",
+    "ReceiverStage",
+]
 
 SEEN_DTYPE = np.dtype([("id", "S32"), ("timestamp", "i8"), ("digest", "u8")])
 
@@ -109,7 +117,7 @@ class ReceiverStage:
         retry, reused = self._recognise(rows, fresh)
         if reused.any():
             places = np.searchsorted(np.asarray(fresh.offsets), rows["source_offset"][reused])
-            rejected += [(int(place), _REUSED_ID) for place in places]
+            rejected += [(int(place), REUSED_ID) for place in places]
             rejected.sort(key=lambda item: item[0])
             rows, retry = rows[~reused], retry[~reused]
         counts = ~retry & ~is_refund(rows)
@@ -195,7 +203,7 @@ NOTICE_COLUMNS = {
 }
 """Columns of a credit notice and the event's that they are."""
 
-_REUSED_ID = Rejection(
+REUSED_ID = Rejection(
     "$.end_to_end_id",
     "an id of its own",
     "the id of another payment (other amount, payer, receiver or time)",

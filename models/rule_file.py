@@ -21,7 +21,7 @@ from models.rule_examples import example_batch
 from models.rules import RULE_ACTIONS, Rule, RulePack
 from models.strict_yaml import StrictYamlError, read_yaml
 
-__all__ = ["MAX_RULES", "RulePackError", "default_pack_text", "load_rule_pack"]
+__all__ = ["DEFAULT_PACK", "MAX_RULES", "RulePackError", "default_pack_text", "load_rule_pack"]
 
 MAX_CHARACTERS = 1_000_000
 MAX_RULES = 256
@@ -43,9 +43,13 @@ class RulePackError(ValueError):
         super().__init__("\n".join(faults))
 
 
+DEFAULT_PACK = files("models") / "packs" / "default.yaml"
+"""The pack that pixguard ships."""
+
+
 def default_pack_text() -> str:
-    """Return the pack that pixguard ships."""
-    return files("models").joinpath("packs/default.yaml").read_text("utf-8")
+    """Return the text of the pack that pixguard ships."""
+    return DEFAULT_PACK.read_text("utf-8")
 
 
 def load_rule_pack(text: str, columns: Mapping[str, ColumnType], source: str) -> RulePack:

@@ -78,6 +78,8 @@ class _Board:
         return sum(count for _, count in self.rate) / 5
 
     def line(self) -> str:
+        if not self.counts:
+            return "Waiting for the first decision: the workers warm up and share the partitions …"
         counts = ", ".join(f"{self.counts[action]:,} {action}" for action in _STYLES)
         return f"{self.counts.total():,} decisions ({self.per_s:,.0f}/s): {counts}"
 
@@ -223,5 +225,4 @@ def _render(board: _Board) -> Group:
         why = ", ".join(reason.code for reason in decision.reasons) or "nothing unusual"
         style = _STYLES[decision.decision]
         table.add_row(Text(decision.decision, style), f"{decision.score:.3f}", decision.end_to_end_id, why)
-    head = board.line() if board.counts else "Waiting for the first decision …"
-    return Group(Text(head, "bold"), table)
+    return Group(Text(board.line(), "bold"), table)

@@ -19,6 +19,7 @@ from faust.tables.base import Collection
 from faust.types import TP, EventT
 from mode import Service
 
+from app import metrics
 from app.batching import Batch, BatchApp, BatchProducer, BatchSchema
 from app.topics import MAX_CHECKPOINT_BYTES
 from tables.cold import ColdStore, expire
@@ -104,6 +105,7 @@ class Shard:
         events: Sequence[EventT[Any]],
         outputs: Sequence[Awaitable[None]],
     ) -> None:
+        started_s = time.monotonic()
         try:
             for output in outputs:
                 await output
@@ -111,6 +113,7 @@ class Shard:
             self.stage.state.acknowledged()
             self._expire()
             self.checkpoints += 1
+            self._measure(len(keys), time.monotonic() - started_s)
             for event in events:
                 event.ack()
         except Exception as error:
@@ -131,9 +134,20 @@ class Shard:
             max_active=self._table.memory.max_active_keys,
         )
 
+    def _measure(self, rows: int, seconds: float) -> None:
+        table = self._table.name
+        metrics.CHECKPOINT_ROWS.labels(table).inc(rows)
+        metrics.CHECKPOINT_SECONDS.labels(table).observe(seconds)
+        state = self.stage.state
+        metrics.PROFILES.labels(table, self.partition).set(len(state.profiles))
+        metrics.IDS.labels(table, self.partition).set(sum(map(len, state.memories.values())))
+
     def close(self) -> None:
-        """Give up what the shard holds beside memory."""
+        """Give up what the shard holds beside memory, and what is told of it."""
         self.cold.close()
+        if self.checkpoints:
+            metrics.PROFILES.remove(self._table.name, self.partition)
+            metrics.IDS.remove(self._table.name, self.partition)
 
     async def flush(self) -> None:
         """Bring everything applied so far to the log: outputs, checkpoint, acknowledgements."""
@@ -201,6 +215,7 @@ class ShardStore(Store[bytes, bytes]):
                 raise
             shard.changelog_offset = event.message.offset
             shard.recovered_rows += len(records.values)
+            metrics.RECOVERED_ROWS.labels(self.table.name).inc(len(records.values))
 
     # The mapping interface of Faust's stores: rows are read and written by the kernel, not one by one.
     def __getitem__(self, key: bytes) -> bytes:

@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.records import Records, from_offset
+from app.domain.records import GapError, Records, from_offset
 from tables.ids import IdMemory
 from tables.profiles import Profiles
 
-__all__ = ["GapError", "PartitionState"]
+__all__ = ["PartitionState"]
 
 PROFILE_KEY_BYTES = 8
 """A profile's key is its 64-bit hash; control rows start with NUL and have any other length."""
@@ -26,10 +26,6 @@ PROFILE_KEY_BYTES = 8
 POSITION_KEY = b"\0position"
 _IDS_PREFIX = "\0ids/"
 _CONTROL_PREFIX = b"\0control/"
-
-
-class GapError(RuntimeError):
-    """The transport skipped records: going on would lose transactions, so the worker must stop and recover."""
 
 
 class _Position(msgspec.Struct):

@@ -6,9 +6,7 @@ of one partition that one fetch returned), so that this cost is paid once per fe
 
 from app.batching.app import BatchApp
 from app.batching.batch import Batch
-from app.batching.partitions import partition_for
 from app.batching.producer import BatchProducer, OversizeError
-from app.batching.progress import GapError
 from app.batching.schema import BatchSchema
 
-__all__ = ["Batch", "BatchApp", "BatchProducer", "BatchSchema", "GapError", "OversizeError", "partition_for"]
+__all__ = ["Batch", "BatchApp", "BatchProducer", "BatchSchema", "OversizeError"]

@@ -5,10 +5,7 @@ from collections import deque
 from faust.types import TP, ConsumerMessage
 
 from app.batching.batch import Batch
-
-
-class GapError(Exception):
-    """A batch does not start where its predecessor ended: records were lost, repeated or truncated."""
+from app.domain.records import GapError
 
 
 class BatchMessage(ConsumerMessage):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Records", "Stretch", "from_offset"]
+__all__ = ["GapError", "Records", "Stretch", "from_offset"]
 
 
 class Records(Protocol):
@@ -29,6 +29,13 @@ class Records(Protocol):
     def offsets(self) -> Sequence[int]: ...  # noqa: D102
     @property
     def timestamps_ms(self) -> Sequence[int]: ...  # noqa: D102
+
+
+class GapError(Exception):
+    """Records do not start where their predecessors ended: some were lost, repeated or truncated.
+
+    Going on would lose transactions, so the worker must stop and recover.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.domain.records import Stretch
+from app.domain.records import GapError, Stretch
 from tables.ids import IdMemory
 from tables.layout import EVENT_DTYPE
-from tables.partition import POSITION_KEY, PROFILE_KEY_BYTES, GapError, PartitionState
+from tables.partition import POSITION_KEY, PROFILE_KEY_BYTES, PartitionState
 from tables.profiles import Profiles
 
 TOPIC = "pix-transactions"

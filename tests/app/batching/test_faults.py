@@ -10,10 +10,11 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.protocol.group import LeaveGroupRequest
 from faust.types import TP
 
-from app.batching import Batch, GapError
+from app.batching import Batch
 from app.batching.app import HandoverError
 from app.batching.consumer import PartitionsLostError
 from app.batching.progress import BatchMessage
+from app.domain.records import GapError
 from tests.app.batching.recording import Cluster, MakeApp, RecordingApp, Until
 
 

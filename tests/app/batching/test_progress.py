@@ -5,8 +5,9 @@ from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.batching import Batch, GapError
+from app.batching import Batch
 from app.batching.progress import BatchMessage, Progress
+from app.domain.records import GapError
 
 SOURCE = TP("source", 0)
 

@@ -29,7 +29,7 @@ def test_agrees_with_kafkas_own_values(key: bytes) -> None:
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.binary(max_size=100), st.integers(1, 1024))
+@given(st.binary(max_size=300), st.integers(1, 1024))
 def test_agrees_with_aiokafka(key: bytes, partitions: int) -> None:
     """For any key, of any length, the empty one too."""
     assert partition_of(key, partitions) == (murmur2(key) & 0x7FFFFFFF) % partitions
