@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -266,6 +267,8 @@ def _known_errors() -> tuple[type[BaseException], ...]:
 
 def main() -> NoReturn:
     """Run the command line; a foreseeable error is told in words, without a traceback."""
+    # A service manager's stop is the user's Ctrl-C: what a command has started ends with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except KeyboardInterrupt:
