@@ -23,7 +23,7 @@ from models.lists import Lists, decode_list_update
 from models.rule_file import DEFAULT_PACK, RulePackError, load_rule_pack
 from models.rules import RulePack
 from tables.catalog import CATALOG
-from tables.changelog import Shard
+from tables.shards import Shard
 
 __all__ = ["DEFAULT_RULES", "Controls", "read_pack"]
 

@@ -11,13 +11,13 @@ from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.topics import FEEDBACK, MARKERS
 from models.marking import mark_receivers
-from tables.changelog import ShardTable
+from tables.shards import Shards
 
 __all__ = ["feedback_agents"]
 
 
 def feedback_agents(
-    app: BatchApp, receivers: ShardTable, outbox: Outbox, partitions: int, hash_key: HashKey, limits: TimeLimits
+    app: BatchApp, receivers: Shards, outbox: Outbox, partitions: int, hash_key: HashKey, limits: TimeLimits
 ) -> None:
     """Register both agents on `app`."""
 

@@ -7,15 +7,14 @@ agent must be able to hand over its outputs without waiting, so that a checkpoin
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Sequence
-from typing import cast
 
 import structlog
 from mode import Service
 
 from app import metrics
-from app.batching import BatchApp, BatchProducer
+from app.batching import BatchApp
+from app.clock import Clock
 from models.outputs import Send
 
 __all__ = ["Outbox"]
@@ -30,14 +29,16 @@ class Outbox(Service):
     ----------
     app
         The batch app, whose producer is used.
+    clock
+        Stamps what is sent: the log's clock for the next stage.
     max_jobs
         Jobs that may wait; agents pause beyond it, so that a slow broker bounds memory.
     """
 
-    def __init__(self, app: BatchApp, max_jobs: int = 64) -> None:
+    def __init__(self, app: BatchApp, clock: Clock, max_jobs: int = 64) -> None:
         super().__init__()
         self._app = app
-        self._producer = cast("BatchProducer", app.producer)
+        self._clock = clock
         self._max_jobs = max_jobs
         self._jobs: asyncio.Queue[tuple[Sequence[Send], asyncio.Future[None]]] = asyncio.Queue()
         self._room = asyncio.Event()
@@ -74,8 +75,8 @@ class Outbox(Service):
             self.add_future(self._confirm(acknowledged, done))
 
     async def _send_one(self, send: Send) -> Awaitable[object]:
-        stamps = [int(time.time() * 1000)] * len(send.values)
-        return await self._producer.send_records(send.topic, send.partition, send.keys, send.values, stamps)
+        stamps = [self._clock.now_ms()] * len(send.values)
+        return await self._app.batch_producer.send_records(send.topic, send.partition, send.keys, send.values, stamps)
 
     async def _confirm(self, acknowledged: Sequence[Awaitable[object]], done: asyncio.Future[None]) -> None:
         try:

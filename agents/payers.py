@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,16 +13,17 @@ from agents.controls import Controls
 from agents.outbox import Outbox
 from app import metrics
 from app.batching import BatchApp, BatchSchema
+from app.clock import Clock
 from app.domain.decision import ACTIONS
 from app.topics import ENRICHED
 from models.payer_stage import PayerOutput
-from tables.changelog import ShardTable
+from tables.shards import Shards
 
 __all__ = ["payers_agent"]
 
 
 def payers_agent(
-    app: BatchApp, table: ShardTable, outbox: Outbox, controls: Controls, watch: Callable[[PayerOutput], None]
+    app: BatchApp, shards: Shards, outbox: Outbox, controls: Controls, watch: Callable[[PayerOutput], None]
 ) -> None:
     """Register the agent on `app`; `watch` is shown each batch of new decisions."""
 
@@ -31,17 +31,17 @@ def payers_agent(
     async def payers(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
         async for event in stream.noack().events():
             await outbox.room()
-            shard = table.shard(event.message.partition)
+            shard = shards.shard(event.message.partition)
             await controls.apply(shard)
             with metrics.BATCH_SECONDS.labels("payers").time():
                 output = shard.stage.apply(event.value)
                 sent = outbox.put(output.sends)
                 shard.track(event, sent)
-            _count(output, sent)
+            _count(output, sent, shards.clock)
             watch(output)
 
 
-def _count(output: PayerOutput, sent: asyncio.Future[None]) -> None:
+def _count(output: PayerOutput, sent: asyncio.Future[None], clock: Clock) -> None:
     decided = output.decided
     for action, count in zip(ACTIONS, np.bincount(decided.rows["action"], minlength=len(ACTIONS)), strict=True):
         metrics.DECISIONS.labels(action).inc(int(count))
@@ -51,4 +51,4 @@ def _count(output: PayerOutput, sent: asyncio.Future[None]) -> None:
     metrics.count_rejections(output.rejections)
     if len(decided.rows):
         oldest_ms = int(decided.received_at.min())
-        sent.add_done_callback(lambda _: metrics.DECISION_SECONDS.observe(max(0.0, time.time() - oldest_ms / 1000)))
+        sent.add_done_callback(lambda _: metrics.DECISION_SECONDS.observe(max(0, clock.now_ms() - oldest_ms) / 1000))

@@ -10,19 +10,19 @@ from app import metrics
 from app.batching import BatchApp, BatchSchema
 from app.topics import TRANSACTIONS
 from models.receiver_stage import ReceiverOutput
-from tables.changelog import ShardTable
+from tables.shards import Shards
 
 __all__ = ["receivers_agent"]
 
 
-def receivers_agent(app: BatchApp, table: ShardTable, outbox: Outbox, watch: Callable[[ReceiverOutput], None]) -> None:
+def receivers_agent(app: BatchApp, shards: Shards, outbox: Outbox, watch: Callable[[ReceiverOutput], None]) -> None:
     """Register the agent on `app`; `watch` is shown what each batch brought."""
 
     @app.agent(app.topic(TRANSACTIONS.name, schema=BatchSchema()), name="receivers")
     async def receivers(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
         async for event in stream.noack().events():
             await outbox.room()
-            shard = table.shard(event.message.partition)
+            shard = shards.shard(event.message.partition)
             with metrics.BATCH_SECONDS.labels("receivers").time():
                 output = shard.stage.apply(event.value)
                 shard.track(event, outbox.put(output.sends))

@@ -12,6 +12,7 @@ from app.domain.rejection import Rejection
 
 __all__ = [
     "BATCH_SECONDS",
+    "CHECKPOINT_EXPORT_SECONDS",
     "CHECKPOINT_ROWS",
     "CHECKPOINT_SECONDS",
     "DECISIONS",
@@ -47,6 +48,12 @@ BATCH_SECONDS = Histogram(
 )
 CHECKPOINT_SECONDS = Histogram(
     "pixguard_checkpoint_seconds", "From snapshot to acknowledged checkpoint", ["table"], buckets=_LATENCY_BUCKETS_S
+)
+CHECKPOINT_EXPORT_SECONDS = Histogram(
+    "pixguard_checkpoint_export_seconds",
+    "Time that one snapshot holds the event loop",
+    ["table"],
+    buckets=_LATENCY_BUCKETS_S,
 )
 CHECKPOINT_ROWS = Counter("pixguard_checkpoint_rows_total", "Rows written to the changelog", ["table"])
 RECOVERED_ROWS = Counter("pixguard_recovered_rows_total", "Rows read back from the changelog", ["table"])

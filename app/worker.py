@@ -25,6 +25,7 @@ from agents.payers import payers_agent
 from agents.receivers import receivers_agent
 from app.asyncapi import render_asyncapi
 from app.batching import BatchApp
+from app.clock import SYSTEM_CLOCK
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
@@ -38,7 +39,8 @@ from models.payer_stage import PayerStage
 from models.pipeline import warm_up
 from models.receiver_stage import ReceiverStage
 from tables.catalog import CATALOG
-from tables.changelog import MemoryBounds, ShardTable
+from tables.changelog import ShardTable
+from tables.shards import CheckpointPolicy
 
 __all__ = ["Node", "build_node", "run_worker"]
 
@@ -70,7 +72,7 @@ class PixguardApp(BatchApp):
         """Bring outputs and state of every shard to the log."""
         self.phase = "stopping" if self.should_stop else "recovering"
         started = time.monotonic()
-        await asyncio.gather(self.receivers.flush(), self.payers.flush())
+        await asyncio.gather(self.receivers.shards.flush(), self.payers.shards.flush())
         log.info("handed over", seconds=round(time.monotonic() - started, 3))
 
     async def after_assign(self, assigned: set[TP]) -> None:
@@ -78,7 +80,7 @@ class PixguardApp(BatchApp):
         sources = {tp for tp in assigned if tp.topic == ENRICHED.name}
         ends = await self.consumer.highwaters(*sources) if sources else {}
         for tp in sources:
-            await self.controls.resume(self.payers.shard(tp.partition), ends.get(tp) or 0)
+            await self.controls.resume(self.payers.shards.shard(tp.partition), ends.get(tp) or 0)
         self.phase = "ready"
         log.info("ready", partitions=sorted(tp.partition for tp in sources))
 
@@ -110,8 +112,11 @@ def build_node(settings: Settings) -> Node:
     controls = Controls(settings.rules_file or DEFAULT_RULES, connection, hash_key)
     limits = TimeLimits(settings.max_event_age_days * _DAY_MS, settings.max_event_lead_hours * _HOUR_MS)
     decoder = TransactionDecoder(hash_key, limits)
-    memory = MemoryBounds(
-        settings.data_dir / "cold" / settings.name, settings.max_active_keys, settings.idle_after_hours * _HOUR_MS
+    policy = CheckpointPolicy(
+        settings.checkpoint_interval_s,
+        settings.checkpoint_max_rows,
+        settings.max_active_keys,
+        settings.idle_after_hours * _HOUR_MS,
     )
     retry = (settings.retry_window_s * 1000, settings.retry_max_ids)
     app.receivers = ShardTable(
@@ -119,28 +124,28 @@ def build_node(settings: Settings) -> Node:
         name=RECEIVERS_TABLE,
         make_stage=lambda partition: ReceiverStage(partition, settings.partitions, decoder, *retry),
         partitions=settings.partitions,
-        interval_s=settings.checkpoint_interval_s,
-        max_dirty_rows=settings.checkpoint_max_rows,
-        memory=memory,
+        policy=policy,
+        cold_folder=settings.data_dir / "cold" / settings.name,
+        clock=SYSTEM_CLOCK,
     )
     app.payers = ShardTable(
         app,
         name=PAYERS_TABLE,
         make_stage=lambda partition: PayerStage(partition, settings.partitions, controls.pack, *retry),
         partitions=settings.partitions,
-        interval_s=settings.checkpoint_interval_s,
-        max_dirty_rows=settings.checkpoint_max_rows,
-        memory=memory,
+        policy=policy,
+        cold_folder=settings.data_dir / "cold" / settings.name,
+        clock=SYSTEM_CLOCK,
     )
     for table in (app.receivers, app.payers):
         app.tables.add(table)
     app.controls = controls
     app.warm_up = partial(warm_up, decoder, controls.pack)
-    outbox = Outbox(app)
+    outbox = Outbox(app, SYSTEM_CLOCK)
     view = LiveView(settings, app, hash_key)
-    receivers_agent(app, app.receivers, outbox, view.watch_received)
-    payers_agent(app, app.payers, outbox, controls, view.watch_decided)
-    feedback_agents(app, app.receivers, outbox, settings.partitions, hash_key, limits)
+    receivers_agent(app, app.receivers.shards, outbox, view.watch_received)
+    payers_agent(app, app.payers.shards, outbox, controls, view.watch_decided)
+    feedback_agents(app, app.receivers.shards, outbox, settings.partitions, hash_key, limits)
     pages = create_app(
         view,
         features=CATALOG.rows(),

@@ -113,7 +113,7 @@ class LiveView:
         """All shards of this worker."""
         views = []
         for table in (self._app.receivers, self._app.payers):
-            for partition, shard in sorted(table.shards.items()):
+            for partition, shard in sorted(table.shards.held.items()):
                 state = shard.stage.state
                 views.append(
                     PartitionView(
@@ -141,12 +141,12 @@ class LiveView:
         if kind == "key":
             hashed = hash_pix_key(value, self._hash_key)
             partition = partition_of(value.encode(), self._settings.partitions)
-            shard = self._app.receivers.shards.get(partition)
+            shard = self._app.receivers.shards.held.get(partition)
         else:
             ispb, _, account = value.partition("/")
             hashed = hash_account(ispb, account, self._hash_key)
             partition = int(account_partitions(np.array([hashed], np.uint64), self._settings.partitions)[0])
-            shard = self._app.payers.shards.get(partition)
+            shard = self._app.payers.shards.held.get(partition)
         if shard is None:
             return None
         found: dict[str, object] | None = shard.stage.state.profiles.query(hashed, int(time.time() * 1000))

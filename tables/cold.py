@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tables.profiles import Profiles
 
-__all__ = ["EXPIRE_MOST", "ColdStore", "ColdStoreError", "expire"]
+__all__ = ["EXPIRE_MOST", "Cold", "ColdStore", "ColdStoreError", "expire"]
 
 EXPIRE_MOST = 2000
 """Rows that one call of `expire` moves at most, since it holds the event loop."""
@@ -136,6 +136,22 @@ class _KeySet:
 
     def remove(self, keys: NDArray[np.uint64]) -> None:
         self._count -= _remove(self._places, keys)
+
+
+class Cold(Protocol):
+    """Room for profiles beside memory; `ColdStore` is the real one."""
+
+    def put(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Take rows that left memory."""
+
+    def load(self, hashes: NDArray[np.uint64]) -> dict[int, bytes]:
+        """Hand rows over."""
+
+    def discard(self, hashes: NDArray[np.uint64]) -> None:
+        """Forget rows."""
+
+    def close(self) -> None:
+        """Give the room back."""
 
 
 class ColdStore:
@@ -279,9 +295,7 @@ def _options() -> Options:
     return options
 
 
-def expire(
-    profiles: Profiles, cold: ColdStore, *, idle_before_ms: int, max_active: int, most: int = EXPIRE_MOST
-) -> int:
+def expire(profiles: Profiles, cold: Cold, *, idle_before_ms: int, max_active: int, most: int = EXPIRE_MOST) -> int:
     """Keep memory bounded: move the idlest rows to disk once there are more than `max_active`.
 
     Up to a quarter more than `max_active` rows stay as long as none is idle. Beyond it the idlest leave whatever
@@ -311,7 +325,7 @@ def expire(
     return moved + _move(profiles, cold, _FOREVER_MS, max_active * HARD_LIMIT_PERCENT // 100, most - moved)
 
 
-def _move(profiles: Profiles, cold: ColdStore, idle_before_ms: int, bound: int, most: int) -> int:
+def _move(profiles: Profiles, cold: Cold, idle_before_ms: int, bound: int, most: int) -> int:
     keep = max(bound, len(profiles) - most)
     if len(profiles) <= keep:
         return 0  # looking for idle rows reads every row

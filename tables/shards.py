@@ -1,0 +1,260 @@
+"""The partitions of one stage at run time: when their state is written down, and what is acknowledged after that.
+
+The order that makes state exactly-once: outputs acknowledged, then the checkpoint, then the source offsets.
+Where checkpoints go is a protocol: a Faust changelog in a worker (`tables.changelog`), a list in a simulation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from app import metrics
+from tables.cold import Cold, expire
+
+if TYPE_CHECKING:
+    from app.clock import Clock
+    from tables.partition import PartitionState
+
+__all__ = ["Acknowledged", "CheckpointPolicy", "Checkpoints", "Shard", "Shards", "Stage"]
+
+log = structlog.get_logger(__name__)
+
+
+class Stage(Protocol):
+    """The pure code of one partition."""
+
+    @property
+    def state(self) -> PartitionState:
+        """All that must survive."""
+
+
+class Acknowledged(Protocol):
+    """A batch of the source, as the transport gave it."""
+
+    def ack(self) -> bool:
+        """Let the source's offset move behind it."""
+
+
+class Checkpoints(Protocol):
+    """The log that checkpoints are appended to."""
+
+    async def append(self, partition: int, keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
+        """Append one checkpoint, all or nothing; the offset of its last record, once no crash can lose it."""
+
+    async def crash(self, error: BaseException) -> None:
+        """Stop the worker: its memory is ahead of the log, and only a replay mends that."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPolicy:
+    """When a shard is written down, and how much of it stays in memory.
+
+    Parameters
+    ----------
+    interval_s
+        Time between the checkpoints of a shard.
+    max_dirty_rows
+        Changed rows that make one due sooner.
+    max_active_keys
+        Profiles in memory per partition, beyond which idle ones leave.
+    idle_after_ms
+        Time without an event after which a profile is idle.
+    """
+
+    interval_s: float
+    max_dirty_rows: int
+    max_active_keys: int
+    idle_after_ms: int
+
+
+class Shard:
+    """One partition at run time: its pure stage, what is not acknowledged yet, and its checkpoints.
+
+    Parameters
+    ----------
+    shards
+        Those of its stage.
+    partition
+        Which one.
+    stage
+        The pure code and its state.
+    cold
+        Where its idle profiles go.
+    """
+
+    def __init__(self, shards: Shards, partition: int, stage: Any, cold: Cold) -> None:  # noqa: ANN401 - see Stage
+        self.partition = partition
+        self.stage = stage
+        self.cold = cold
+        stage.state.profiles.cold = cold
+        self.changelog_offset: int | None = None
+        self.recovered_rows = 0
+        self.checkpoints = 0
+        self.replay_until = 0
+        """Of the source topic: what lies below may have been decided on before a crash."""
+        self._shards = shards
+        self._events: list[Acknowledged] = []
+        self._outputs: list[Awaitable[None]] = []
+        self._running: asyncio.Task[None] | None = None
+        # Staggered: the partitions of a worker do not all stop the loop for their checkpoints at once.
+        self.last_start_s = shards.clock.monotonic_s() - shards.policy.interval_s * (partition % 8) / 8
+
+    def track(self, event: Acknowledged, outputs: Awaitable[None]) -> None:
+        """Note an applied batch: it is acknowledged with the next checkpoint, after its outputs.
+
+        Called without an `await` between applying the batch and this: a checkpoint must see both or neither.
+        """
+        self._events.append(event)
+        self._outputs.append(outputs)
+
+    def due(self, now_s: float) -> bool:
+        """Whether a checkpoint should start."""
+        if self._running is not None or not self._events:
+            return False
+        policy = self._shards.policy
+        return (
+            now_s - self.last_start_s >= policy.interval_s or self.stage.state.profiles.dirty >= policy.max_dirty_rows
+        )
+
+    def start_checkpoint(self) -> asyncio.Task[None]:
+        """Take a snapshot now, and write it once the outputs before it are acknowledged."""
+        started_s = self.last_start_s = self._shards.clock.monotonic_s()
+        keys, values = self.stage.state.export()
+        metrics.CHECKPOINT_EXPORT_SECONDS.labels(self._shards.name).observe(
+            self._shards.clock.monotonic_s() - started_s
+        )
+        events, self._events = self._events, []
+        outputs, self._outputs = self._outputs, []
+        self._running = asyncio.create_task(self._write_checkpoint(keys, values, events, outputs))
+        return self._running
+
+    async def _write_checkpoint(
+        self,
+        keys: Sequence[bytes],
+        values: Sequence[bytes | None],
+        events: Sequence[Acknowledged],
+        outputs: Sequence[Awaitable[None]],
+    ) -> None:
+        shards = self._shards
+        started_s = shards.clock.monotonic_s()
+        try:
+            for output in outputs:
+                await output
+            self.changelog_offset = await shards.log.append(self.partition, keys, values)
+            self.stage.state.acknowledged()
+            self._expire()
+            self.checkpoints += 1
+            self._measure(len(keys), shards.clock.monotonic_s() - started_s)
+            for event in events:
+                event.ack()
+        except Exception as error:
+            # An un-acked batch would block commits for ever, and the state in memory is now ahead of the log.
+            log.exception("checkpoint failed", table=shards.name, partition=self.partition)
+            await shards.log.crash(error)
+            raise
+        finally:
+            self._running = None
+
+    def _expire(self) -> None:
+        """Let idle profiles leave memory: those that the changelog has, and only where there are too many."""
+        policy = self._shards.policy
+        expire(
+            self.stage.state.profiles,
+            self.cold,
+            idle_before_ms=self._shards.clock.now_ms() - policy.idle_after_ms,
+            max_active=policy.max_active_keys,
+        )
+
+    def _measure(self, rows: int, seconds: float) -> None:
+        name = self._shards.name
+        metrics.CHECKPOINT_ROWS.labels(name).inc(rows)
+        metrics.CHECKPOINT_SECONDS.labels(name).observe(seconds)
+        state = self.stage.state
+        metrics.PROFILES.labels(name, self.partition).set(len(state.profiles))
+        metrics.IDS.labels(name, self.partition).set(sum(map(len, state.memories.values())))
+
+    def close(self) -> None:
+        """Give up what the shard holds beside memory, and what is told of it."""
+        self.cold.close()
+        if self.checkpoints:
+            metrics.PROFILES.remove(self._shards.name, self.partition)
+            metrics.IDS.remove(self._shards.name, self.partition)
+
+    async def flush(self) -> None:
+        """Bring everything applied so far to the log: outputs, checkpoint, acknowledgements."""
+        while self._running is not None:
+            await self._running
+        await self.start_checkpoint()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything applied is in the log."""
+        return self._running is None and not self._events
+
+
+class Shards:
+    """The shards of one stage that this worker holds.
+
+    Parameters
+    ----------
+    name
+        Of the stage's table.
+    make_stage, make_cold
+        Make the pure stage of a partition, empty, and the room for its idle profiles.
+    policy
+        When shards are written down.
+    clock
+        Of the worker.
+    log
+        Takes the checkpoints.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_stage: Callable[[int], Stage],
+        make_cold: Callable[[int], Cold],
+        policy: CheckpointPolicy,
+        clock: Clock,
+        log: Checkpoints,
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.clock = clock
+        self.log = log
+        self.held: dict[int, Shard] = {}
+        self._make_stage = make_stage
+        self._make_cold = make_cold
+
+    def __len__(self) -> int:
+        """Return the number of profiles in memory."""
+        return sum(len(shard.stage.state.profiles) for shard in self.held.values())
+
+    def shard(self, partition: int) -> Shard:
+        """The shard of a partition, made empty where there is none."""
+        shard = self.held.get(partition)
+        if shard is None:
+            shard = Shard(self, partition, self._make_stage(partition), self._make_cold(partition))
+            self.held[partition] = shard
+        return shard
+
+    def keep(self, partitions: set[int]) -> None:
+        """Forget all shards but these."""
+        for partition in set(self.held) - partitions:
+            self.held.pop(partition).close()
+
+    def start_due_checkpoint(self) -> None:
+        """Start one checkpoint if any is due: one snapshot at a time, so that the loop is never held for long."""
+        now_s = self.clock.monotonic_s()
+        due = [shard for shard in self.held.values() if shard.due(now_s)]
+        if due:
+            min(due, key=lambda shard: shard.last_start_s).start_checkpoint()
+
+    async def flush(self) -> None:
+        """Bring every shard's work to the log."""
+        await asyncio.gather(*(shard.flush() for shard in self.held.values() if not shard.idle))
