@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +44,7 @@ def _count(output: PayerOutput, sent: asyncio.Future[None], clock: Clock) -> Non
     decided = output.decided
     for action, count in zip(ACTIONS, np.bincount(decided.rows["action"], minlength=len(ACTIONS)), strict=True):
         metrics.DECISIONS.labels(action).inc(int(count))
-    for rule, count in Counter(rule for decision in decided.decisions for rule in decision.rules).items():
+    for rule, count in decided.rules_fired().items():
         metrics.RULES_FIRED.labels(rule).inc(count)
     metrics.REPEATS.labels("producer").inc(output.retries)
     metrics.count_rejections(output.rejections)

@@ -7,6 +7,7 @@ for a compiler; its web view answers from the first second on, during recovery t
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class PixguardApp(BatchApp):
         started = time.monotonic()
         log.info("warming up", hint="half a minute the first time, then a second")
         await asyncio.to_thread(self.warm_up)
+        _calm_collector()
         log.info("warm", seconds=round(time.monotonic() - started, 1))
         self.phase = "joining"
         await super().on_first_start()
@@ -211,6 +213,16 @@ class _Runner(ModeWorker):
         """Tell the app that it runs inside a worker, as Faust's own runner does."""
         self._app.in_worker = True
         await super().on_start()
+
+
+def _calm_collector() -> None:
+    """Spare the garbage collector what lives as long as the worker; the rest is freed by reference counts.
+
+    With Python's thresholds it took 6 % of the time, walking over records that are on their way.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 def run_worker(settings: Settings) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections import deque
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.decision import ACTIONS, Decision
+from app.domain.decision import ACTIONS, decode_decision
 from app.domain.fields import INITIATIONS
 from app.domain.partitioner import account_partitions, partition_of
+from app.domain.rows import select
 from app.domain.siphash import HashKey, hash_account, hash_pix_key
 from app.settings import Settings
 from app.web.view import DecisionView, PartitionView, WorkerStatus
@@ -53,10 +54,8 @@ class LiveView:
         self._counts = np.zeros(len(ACTIONS), np.int64)
         self._rejected = 0
         self._repeats = 0
-        # Newest last, per action: rendered only when somebody looks.
-        self._recent: dict[str, deque[tuple[Decision, NDArray[np.void], NDArray[np.float32]]]] = {
-            action: deque(maxlen=_KEPT_PER_ACTION) for action in ACTIONS
-        }
+        # Newest last, per action.
+        self._recent: dict[str, deque[_Seen]] = {action: deque(maxlen=_KEPT_PER_ACTION) for action in ACTIONS}
         self._rate: deque[tuple[float, int]] = deque()
 
     def watch_received(self, output: ReceiverOutput) -> None:
@@ -73,15 +72,17 @@ class LiveView:
         actions = decided.rows["action"]
         self._counts += np.bincount(actions, minlength=len(ACTIONS))
         for code, action in enumerate(ACTIONS):
-            for place in np.flatnonzero(actions == code)[-_KEPT_PER_BATCH:].tolist():
-                # Copies: a view would keep the whole batch alive.
-                self._recent[action].append(
-                    (
-                        decided.decisions[place],
-                        decided.transactions[place : place + 1].copy(),
-                        decided.vectors[place].copy(),
-                    )
-                )
+            newest = np.flatnonzero(actions == code)[-_KEPT_PER_BATCH:]
+            # Copies: a view would keep the whole batch alive.
+            seen = zip(
+                decided.rows["timestamp"][newest].tolist(),
+                decided.rows["source_offset"][newest].tolist(),
+                [decided.messages[place] for place in newest.tolist()],
+                select(decided.transactions, newest),
+                decided.vectors[newest],
+                strict=True,
+            )
+            self._recent[action].extend(_Seen(*item) for item in seen)
         now_s = time.monotonic()
         self._rate.append((now_s, len(actions)))
         while self._rate and self._rate[0][0] < now_s - _RATE_SPAN_S:
@@ -133,8 +134,8 @@ class LiveView:
     def recent_decisions(self, limit: int, action: str | None = None) -> list[DecisionView]:
         """Newest first; `action` keeps only APPROVE, HOLD or DENY."""
         kept = [item for name in ACTIONS if action in {None, name} for item in self._recent[name]]
-        kept.sort(key=lambda item: (item[0].decided_at, item[0].source.offset))
-        return [_render(*item) for item in reversed(kept[-limit:])]
+        kept.sort(key=lambda item: item[:2])
+        return [_render(item) for item in reversed(kept[-limit:])]
 
     def profile(self, kind: str, value: str) -> dict[str, object] | None:
         """A profile by `account` (ISPB/ACCOUNT) or `key` (a Pix key), None where this worker has none."""
@@ -153,16 +154,26 @@ class LiveView:
         return found
 
 
-def _render(decision: Decision, transaction: NDArray[np.void], vector: NDArray[np.float32]) -> DecisionView:
-    row = transaction[0]
+class _Seen(NamedTuple):
+    """A decision as it is kept for the page: rendered only when somebody looks."""
+
+    decided_at: int
+    source_offset: int
+    message: bytes
+    transaction: np.void
+    vector: NDArray[np.float32]
+
+
+def _render(seen: _Seen) -> DecisionView:
+    row = seen.transaction
     initiation = int(row["initiation"])
     return DecisionView(
-        decision=decision,
+        decision=decode_decision(seen.message),
         amount_centavos=int(row["amount_centavos"]),
         initiation=INITIATIONS[initiation - 1] if initiation else "",
         payer=f"{int(row['payer_account']):016x}",
         receiver=f"{int(row['receiver']):016x}",
         payer_ispb=bytes(row["payer_ispb"]).decode(),
         receiver_ispb=bytes(row["receiver_ispb"]).decode(),
-        values={name: None if np.isnan(x) else x for name, x in zip(CATALOG.names, vector.tolist(), strict=True)},
+        values={name: None if np.isnan(x) else x for name, x in zip(CATALOG.names, seen.vector.tolist(), strict=True)},
     )

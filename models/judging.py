@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.decision import Decision
 from models.lists import Lists
 from models.rule_file import MAX_RULES
 from models.rules import RulePack
@@ -28,6 +27,7 @@ DECIDED_DTYPE = np.dtype(
         ("score", "f8"),
         ("source_partition", "i4"),
         ("source_offset", "i8"),
+        # From here on: what decides the form of the message (models/wording.py).
         ("pack", "S16"),
         ("lists", "i8"),
         ("fired", "u1", (_FIRED_BYTES,)),
@@ -78,17 +78,25 @@ class Decided:
         When Kafka received each, epoch ms.
     rows
         `DECIDED_DTYPE`.
-    decisions
+    messages
         The same, as they are sent.
     vectors
         float32, shape (n, features).
+    pack
+        By which they were taken.
     """
 
     transactions: NDArray[np.void]
     received_at: NDArray[np.int64]
     rows: NDArray[np.void]
-    decisions: list[Decision]
+    messages: list[bytes]
     vectors: NDArray[np.float32]
+    pack: RulePack
+
+    def rules_fired(self) -> dict[str, int]:
+        """On how many of the payments each rule fired, by its id; those that did on none are left out."""
+        counts = np.unpackbits(self.rows["fired"], axis=1, count=len(self.pack.rules)).sum(axis=0)
+        return {self.pack.rules[place].id: int(counts[place]) for place in np.flatnonzero(counts)}
 
 
 def judge(observed: Observed, pack: RulePack, lists: Lists) -> NDArray[np.void]:

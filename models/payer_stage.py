@@ -8,24 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.decision import (
-    ACTIONS,
-    Decision,
-    Reason,
-    Source,
-    Versions,
-    encode_vectors,
-    hold_minutes,
-)
+from app.domain.decision import encode_vectors
 from app.domain.frames import CREDIT_DTYPE, debit_dtype, decode_frame
 from app.domain.records import Records
 from app.domain.rejection import Reason as Fault
 from app.domain.rejection import Rejection, encode_dead_letter
 from app.domain.rejection import Source as Place
+from app.domain.rows import join, select
 from app.topics import DECISIONS, ENRICHED, FEATURES, REJECTED, TRANSACTIONS
 from models.judging import DECIDED_DTYPE, Decided, Observed, judge
 from models.lists import Lists
@@ -33,6 +25,7 @@ from models.outputs import Send, keyed_sends, sends_by_id
 from models.receiver_stage import FEATURES_VERSION, NOTICE_COLUMNS, REUSED_ID
 from models.rule_file import load_rule_pack
 from models.rules import RulePack
+from models.wording import DecisionWriter
 from tables.catalog import CATALOG
 from tables.events import debit_events, is_refund
 from tables.ids import IdMemory, transaction_digest
@@ -42,26 +35,11 @@ from tables.profiles import Profiles
 
 __all__ = ["PayerOutput", "PayerStage"]
 
-_DECISION_COLUMNS = (
-    "id",
-    "timestamp",
-    "event_time",
-    "score",
-    "source_partition",
-    "source_offset",
-    "pack",
-    "lists",
-    "action",
-    "scored",
-)
-
 _RECEIVER_FEATURES = len(CATALOG.stage_features("receiver"))
 _CREDITED = LOGS["payer"].index("credited")
 _RULES = "rules"
 _LISTS = "lists"
 _PACK_PREFIX = "pack/"
-
-_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +90,7 @@ class PayerStage:
         self._partition = partition
         self._partitions = partitions
         self._debit_dtype = debit_dtype(_RECEIVER_FEATURES)
+        self.writer = DecisionWriter(self._pack, FEATURES_VERSION)
 
     # -- control inputs: put in force between two checkpoints, so that a replay decides under what the first run had
 
@@ -158,7 +137,9 @@ class PayerStage:
         """
         observed = self.observe(records)
         rows = judge(observed, self.pack, self.lists)
-        decided = Decided(observed.transactions, observed.received_at, rows, self.decisions(rows), observed.vectors)
+        decided = Decided(
+            observed.transactions, observed.received_at, rows, self.writer.encode(rows), observed.vectors, self.pack
+        )
         self.remember(rows)
         sends = self._decision_sends(decided)
         rejections: list[Rejection] = []
@@ -175,7 +156,7 @@ class PayerStage:
         first = self._ids.first_occurrences(transactions["end_to_end_id"].tolist()) & ~arrivals.debits["retry"]
         counts = first & ~is_refund(transactions)
         payer_slice = self._update(arrivals, counts)
-        debits = arrivals.debits[first]
+        debits = select(arrivals.debits, first)
         vectors = CATALOG.vector(debits["receiver"], payer_slice[first], debits["transaction"])
         return Observed(
             debits["transaction"],
@@ -183,7 +164,7 @@ class PayerStage:
             arrivals.debit_log_ms[first],
             counts[first],
             vectors,
-            transactions[~first],
+            select(transactions, ~first),
         )
 
     def remember(self, rows: NDArray[np.void]) -> None:
@@ -192,8 +173,8 @@ class PayerStage:
 
     def _arrivals(self, records: Records | None) -> _Arrivals:
         """What of the frames is new here, and in which order it came."""
-        debits, notices, keys = [np.zeros(0, self._debit_dtype)], [np.zeros(0, CREDIT_DTYPE)], []
-        log_ms: list[NDArray[np.int64]] = []
+        debits, notices, keys = [], [], []
+        log_ms: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
         values = () if records is None else records.values
         for number, value in enumerate(values):
             frame = decode_frame(value or b"", FEATURES_VERSION, _RECEIVER_FEATURES)
@@ -203,8 +184,8 @@ class PayerStage:
             new_debits, new_notices = self.state.first_sightings(
                 TRANSACTIONS.name, frame.upstream_partition, debit_at, notice_at
             )
-            debits.append(frame.debits[new_debits])
-            notices.append(frame.credits[new_notices])
+            debits.append(select(frame.debits, new_debits))
+            notices.append(select(frame.credits, new_notices))
             keys.append((number, debit_at[new_debits], notice_at[new_notices]))
             log_ms.append(np.full(len(debits[-1]), records.timestamps_ms[number] if records else 0, np.int64))
         order = np.lexsort(
@@ -219,17 +200,15 @@ class PayerStage:
                 ),
             )
         )
-        return _Arrivals(
-            np.concatenate(debits), np.concatenate(notices), order, np.concatenate([np.zeros(0, np.int64), *log_ms])
-        )
+        return _Arrivals(join(debits, self._debit_dtype), join(notices, CREDIT_DTYPE), order, np.concatenate(log_ms))
 
     def _update(self, arrivals: _Arrivals, counts: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Run the kernel over debits and credit notices in their order; the debits' features, (n, payer features)."""
         debits = debit_events(arrivals.debits["transaction"], arrivals.debits["receiver"])
         debits["wants_features"] &= counts
         debits["counts"] &= counts
-        events = np.concatenate([debits, _notice_events(arrivals.notices)])
-        features = self.state.profiles.update(events[arrivals.order])
+        events = join([debits, _notice_events(arrivals.notices)], EVENT_DTYPE)
+        features = self.state.profiles.update(select(events, arrivals.order))
         place = np.empty(len(events), np.int64)
         place[arrivals.order] = np.arange(len(events))
         return features[place[: len(arrivals.debits)]]
@@ -241,7 +220,7 @@ class PayerStage:
             (DECISIONS, FEATURES),
             self._partitions,
             decided.rows["id"].tolist(),
-            (list(map(_encode, decided.decisions)), encode_vectors(decided.vectors, FEATURES_VERSION)),
+            (decided.messages, encode_vectors(decided.vectors, FEATURES_VERSION)),
         )
         return decisions + vectors
 
@@ -252,9 +231,7 @@ class PayerStage:
         same = np.zeros(len(ids), np.bool_)
         same[known] = originals["digest"] == transaction_digest(transactions)[known]
         answers = originals[same[known]]
-        (sends,) = sends_by_id(
-            (DECISIONS,), self._partitions, answers["id"].tolist(), (list(map(_encode, self.decisions(answers))),)
-        )
+        (sends,) = sends_by_id((DECISIONS,), self._partitions, answers["id"].tolist(), (self.writer.encode(answers),))
         letters, rejections = [], []
         for place in np.flatnonzero(~same).tolist():
             fault = REUSED_ID if known[place] else _FORGOTTEN_ID
@@ -263,49 +240,6 @@ class PayerStage:
             letters.append((ids[place], encode_dead_letter(fault, source, None, None)))
             rejections.append(fault)
         return sends + keyed_sends(REJECTED, self._partitions, letters), rejections
-
-    def decisions(self, rows: NDArray[np.void]) -> list[Decision]:
-        """The decisions that `DECIDED_DTYPE` rows stand for: the same for the same row, whenever."""
-        features = FEATURES_VERSION
-        decisions = []
-        fired = np.unpackbits(rows["fired"], axis=1).astype(np.bool_)
-        fired_any: list[bool] = np.any(fired, axis=1).tolist()
-        columns = [rows[name].tolist() for name in _DECISION_COLUMNS]
-        for place, (
-            id_,
-            decided_at,
-            event_time,
-            score,
-            partition,
-            offset,
-            fingerprint,
-            lists,
-            action,
-            scored,
-        ) in enumerate(zip(*columns, strict=True)):
-            pack = self._pack(fingerprint)
-            reasons: tuple[Reason, ...] = ()
-            rules: tuple[str, ...] = ()
-            if fired_any[place]:
-                mask = fired[place, : len(pack.rules)]
-                reasons = pack.reasons_of(mask)
-                rules = tuple(pack.rules[i].id for i in np.flatnonzero(mask))
-            decisions.append(
-                Decision(
-                    end_to_end_id=id_.decode(),
-                    decision=ACTIONS[action],
-                    score=score,
-                    scored=scored,
-                    reasons=reasons,
-                    rules=rules,
-                    versions=Versions(rules=pack.name, lists=lists, features=features),
-                    source=Source(partition, offset),
-                    event_time=event_time,
-                    decided_at=decided_at,
-                    hold_minutes=hold_minutes(event_time) if ACTIONS[action] == "HOLD" else None,
-                )
-            )
-        return decisions
 
 
 def _notice_events(notices: NDArray[np.void]) -> NDArray[np.void]:

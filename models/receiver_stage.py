@@ -15,6 +15,7 @@ from app.domain.frames import CREDIT_DTYPE, debit_dtype, encode_frame
 from app.domain.partitioner import account_partitions
 from app.domain.records import Records
 from app.domain.rejection import Reason, Rejection, Source, encode_dead_letter
+from app.domain.rows import put, select
 from app.domain.transaction import TransactionDecoder
 from app.topics import ENRICHED, MARKERS, REJECTED, TRANSACTIONS
 from models.marking import decode_marker
@@ -119,10 +120,10 @@ class ReceiverStage:
             places = np.searchsorted(np.asarray(fresh.offsets), rows["source_offset"][reused])
             rejected += [(int(place), REUSED_ID) for place in places]
             rejected.sort(key=lambda item: item[0])
-            rows, retry = rows[~reused], retry[~reused]
+            rows, retry = select(rows, ~reused), retry[~reused]
         counts = ~retry & ~is_refund(rows)
         debits = np.zeros(len(rows), self._debit_dtype)
-        debits["transaction"] = rows
+        put(debits, "transaction", rows)
         debits["received_at"] = _log_times(fresh, rows["source_offset"])
         debits["retry"] = retry
         debits["receiver"] = self.state.profiles.update(_counting(receiver_events(rows), counts))
@@ -169,11 +170,12 @@ class ReceiverStage:
 
     def _frames(self, debits: NDArray[np.void], counts: NDArray[np.bool_]) -> list[Send]:
         transactions = debits["transaction"]
-        events = credit_events(transactions[counts])
+        counted = select(transactions, counts)
+        events = credit_events(counted)
         credit = np.zeros(len(events), CREDIT_DTYPE)
         for name, source in NOTICE_COLUMNS.items():
             credit[name] = events[source]
-        credit["source_offset"] = transactions["source_offset"][counts]
+        credit["source_offset"] = counted["source_offset"]
         debit_partition = account_partitions(transactions["payer_account"], self._partitions)
         credit_partition = account_partitions(credit["receiver_account"], self._partitions)
         sends = []
@@ -181,8 +183,8 @@ class ReceiverStage:
             frame = encode_frame(
                 self._partition,
                 FEATURES_VERSION,
-                debits[debit_partition == target],
-                credit[credit_partition == target],
+                select(debits, debit_partition == target),
+                select(credit, credit_partition == target),
             )
             sends.append(Send(ENRICHED.name, target, [None], [frame]))
         return sends

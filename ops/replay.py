@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from app.domain.decision import Decision, decode_decision, decode_vector
@@ -41,7 +40,6 @@ __all__ = ["ReplayReport", "replay_file", "replay_topics"]
 
 _EXAMPLES = 10
 _CHUNK_ROWS = 2000
-_encode = msgspec.json.Encoder().encode
 
 Progress = Callable[[float], None]
 
@@ -153,10 +151,11 @@ def replay_file(
                 decided.vectors,
                 decided.transactions[:0],
             )
-            again = judge_stage.decisions(judge(observed, after, Lists()))
+            rows = judge(observed, after, Lists())
+            again = judge_stage.writer.encode(rows)
             amounts = decided.transactions["amount_centavos"].tolist()
-            for old, new, amount in zip(decided.decisions, again, amounts, strict=True):
-                report.compare(old, new, amount, same_bytes=_encode(old) == _encode(new))
+            for old, new, amount in zip(decided.messages, again, amounts, strict=True):
+                report.compare(decode_decision(old), decode_decision(new), amount, same_bytes=old == new)
     return report
 
 
@@ -233,12 +232,12 @@ def _decide_again(
             observed.vectors[places],
             observed.repeats[:0],
         )
-        again = stage.decisions(judge(part, pack, history.at(version)))
+        again = stage.writer.encode(judge(part, pack, history.at(version)))
         amounts = part.transactions["amount_centavos"].tolist()
         for place, new, amount in zip(places, again, amounts, strict=True):
             old = before[place]
             if old is not None:
-                report.compare(old, new, amount, same_bytes=_encode(new) == recorded[place])
+                report.compare(old, decode_decision(new), amount, same_bytes=new == recorded[place])
 
 
 class _ListHistory:

@@ -22,13 +22,13 @@ NEAR_LIMIT_PERCENT = 80
 _NATURAL = PERSONS.index("NATURAL") + 1
 _LEGAL = PERSONS.index("LEGAL") + 1
 _STATIC_QR = INITIATIONS.index("QRES") + 1
-_CASH = [PURPOSES.index(purpose) + 1 for purpose in ("GSCB", "OTHR")]
-_REFUNDS = [PURPOSES.index(purpose) + 1 for purpose in ("REFU", "IPRT")]
+_CASH = (PURPOSES.index("GSCB") + 1, PURPOSES.index("OTHR") + 1)
+_REFUNDS = (PURPOSES.index("REFU") + 1, PURPOSES.index("IPRT") + 1)
 
 
 def is_refund(transactions: Array) -> Array:
     """Return which transactions return money: these are neither scored nor counted as behaviour; bool, shape (n,)."""
-    return np.isin(transactions["purpose"], _REFUNDS)
+    return _any_of(transactions["purpose"], _REFUNDS)
 
 
 def receiver_events(transactions: Array) -> Array:
@@ -101,6 +101,12 @@ def _events(transactions: Array, stage: str, log: str, flags: Array) -> Array:
     return events
 
 
+def _any_of(codes: Array, wanted: tuple[int, int]) -> Array:
+    # np.isin costs 15 us a call whatever the length.
+    found: Array = (codes == wanted[0]) | (codes == wanted[1])
+    return found
+
+
 def _bit(flag: str, carried: Array) -> Array:
     return carried.astype(np.uint16) << np.uint16(FLAGS.index(flag))
 
@@ -119,5 +125,5 @@ def _flags(transactions: Array) -> Array:
         | _bit("LEGAL_PAYER", transactions["payer_person"] == _LEGAL)
         | _bit("NATURAL_PAIR", people & ~one_person)
         | _bit("UNREGISTERED_DEVICE", transactions["device_registered"] == 0)
-        | _bit("CASH", np.isin(transactions["purpose"], _CASH))
+        | _bit("CASH", _any_of(transactions["purpose"], _CASH))
     )

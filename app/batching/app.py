@@ -17,6 +17,7 @@ from app.batching.transport import BatchTransport
 # Kafka's default for a topic's max.message.bytes is 1,048,588.
 _MESSAGE_BYTES = 1_000_000
 _CHECKPOINT_BYTES = 16 * 1024 * 1024
+_FETCH_BYTES = 8 * 1024 * 1024
 _AGENT_POLL_S = 0.002
 
 
@@ -95,6 +96,8 @@ class BatchApp(faust.App):
             "agent_supervisor": ForfeitOneForOneSupervisor,
             "producer_max_batch_size": _MESSAGE_BYTES,
             "producer_max_request_size": _CHECKPOINT_BYTES,
+            # Of one partition: the default of 1 MB holds 600 payments, and a batch has a fixed cost.
+            "consumer_max_fetch_size": _FETCH_BYTES,
             # Bounds the one queue that `max_queued_batches` does not: that of recovery.
             "stream_buffer_maxsize": 16,
             # The handover waits for agents, and for longer than a batch never.

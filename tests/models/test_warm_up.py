@@ -17,4 +17,4 @@ def test_the_specimen_is_decided_on() -> None:
     warm_up(decoder, pack)
     output = Pipeline(1, decoder, pack).push([Message(b"2", _SPECIMEN, -1)])
     assert output.rejections == []
-    assert [len(batch.decided.decisions) for batch in output.decided] == [1]
+    assert [len(batch.decided.messages) for batch in output.decided] == [1]

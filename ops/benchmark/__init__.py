@@ -1,0 +1,1 @@
+"""`pixguard bench`: the whole path and its parts, measured on this machine."""

@@ -1,0 +1,243 @@
+"""The test stand: one broker and one worker as processes of their own, each on a core of its own where asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.kafka_options import client_options
+from app.settings import load_settings
+from app.topics import TRANSACTIONS, Topic, topics
+from ops.benchmark.load import Payments
+from ops.broker import LocalBroker, free_port
+from ops.bulk_sender import open_producer
+from ops.topic_admin import ensure_topics
+
+__all__ = ["BenchError", "Stand", "Worker", "ends", "on_cores", "preload"]
+
+_POLL_S = 0.05
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class BenchError(RuntimeError):
+    """A measurement could not be made; the message says what stood in its way."""
+
+
+@contextmanager
+def on_cores(cores: set[int] | None) -> Iterator[None]:
+    """Let what is started inside run on these cores only (a child inherits them); None: on all."""
+    if cores is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores & before or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@dataclass
+class Worker:
+    """A worker process.
+
+    Parameters
+    ----------
+    process
+        The program.
+    web_port
+        Where it tells its metrics.
+    log
+        What it logged.
+    started_s
+        Monotonic time of its start.
+    """
+
+    process: subprocess.Popen[bytes]
+    web_port: int
+    log: Path
+    started_s: float = field(default_factory=time.monotonic)
+
+    def check(self) -> None:
+        """Raise when it has ended.
+
+        Raises
+        ------
+        BenchError
+            With the last lines of its log.
+        """
+        if self.process.poll() is not None:
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
+            raise BenchError(f"the worker ended with status {self.process.returncode}; end of {self.log}:\n{tail}")
+
+    def wait_ready(self, timeout_s: float = 180.0) -> None:
+        """Wait until it decides.
+
+        Raises
+        ------
+        BenchError
+            When it ends or takes too long.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while self._get("/ready") is None:
+            self.check()
+            if time.monotonic() > deadline_s:
+                raise BenchError(f"the worker is not ready after {timeout_s:g} s; its log: {self.log}")
+            time.sleep(_POLL_S)
+
+    def metrics(self) -> dict[str, float]:
+        """Its metrics, summed over all labels but `table` and `stage`, by name (`name` or `name{label}`)."""
+        totals: dict[str, float] = {}
+        for family in text_string_to_metric_families((self._get("/metrics") or b"").decode()):
+            for sample in family.samples:
+                label = sample.labels.get("table") or sample.labels.get("stage")
+                name = f"{sample.name}{{{label}}}" if label else sample.name
+                totals[name] = totals.get(name, 0.0) + sample.value
+        return totals
+
+    def cpu_s(self) -> float:
+        """Processor time that it has used, all threads."""
+        values = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(values[11]) + int(values[12])) / _TICKS_PER_S
+
+    def kill(self) -> None:
+        """Kill it as a crash would: no goodbye to the group, no last checkpoint."""
+        self.process.kill()
+        self.process.wait()
+
+    def _get(self, path: str) -> bytes | None:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.web_port}{path}", timeout=5) as answer:
+                return bytes(answer.read())
+        except (URLError, OSError):
+            return None
+
+
+class Stand:
+    """A broker with the declared topics, for one benchmark.
+
+    Parameters
+    ----------
+    folder
+        Of everything; emptied by whoever made it.
+    jars_dir
+        Cache of the broker's jars.
+    partitions
+        Of the keyed topics.
+    broker_cores, worker_cores
+        Where they run; None: on all cores.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        jars_dir: Path,
+        partitions: int,
+        *,
+        broker_cores: set[int] | None = None,
+        worker_cores: set[int] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.broker = LocalBroker(folder / "kafka", jars_dir=jars_dir, port=free_port())
+        self.settings = load_settings(
+            broker=self.broker.bootstrap, data_dir=folder / "data", partitions=partitions, web_port=free_port()
+        )
+        self._broker_cores = broker_cores
+        self._worker_cores = worker_cores
+
+    def __enter__(self) -> Self:
+        """Start the broker and make the topics."""
+        with on_cores(self._broker_cores):
+            self.broker.start()
+        asyncio.run(self.make_topics(topics(self.settings.app_id)))
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.settings.read_hash_key()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop the broker."""
+        self.broker.kill()
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """Arguments of aiokafka's clients."""
+        return client_options(self.settings)
+
+    async def make_topics(self, declared: Iterable[Topic]) -> None:
+        """Create topics."""
+        await ensure_topics(self.connection, declared, partitions=self.settings.partitions)
+
+    @contextmanager
+    def worker(self, name: str = "bench", environment: Mapping[str, str] | None = None) -> Iterator[Worker]:
+        """Run a worker until the end of the block."""
+        log = self.folder / f"{name}.log"
+        port = free_port()
+        with log.open("ab") as output, on_cores(self._worker_cores):
+            process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", "app.cli", "worker", "--name", name, "--web-port", str(port)],
+                env={
+                    **os.environ,
+                    "PIXGUARD_BROKER": self.settings.broker,
+                    "PIXGUARD_DATA_DIR": str(self.settings.data_dir),
+                    "PIXGUARD_PARTITIONS": str(self.settings.partitions),
+                    "PIXGUARD_LOG_FORMAT": "json",
+                    **(environment or {}),
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+        worker = Worker(process, port, log)
+        try:
+            yield worker
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+
+
+async def preload(connection: dict[str, Any], batches: Iterable[Mapping[int, Payments]]) -> int:
+    """Write payments to `pix-transactions`, stamped with their own times; how many."""
+    count = 0
+    async with open_producer(connection) as producer:
+        for batch in batches:
+            for partition, payments in batch.items():
+                await _send(producer, partition, payments)
+                count += len(payments)
+        await producer.flush()
+    return count
+
+
+async def _send(producer: AIOKafkaProducer, partition: int, payments: Payments) -> None:
+    builder = producer.create_batch()
+    for key, value, at_ms in zip(payments.keys, payments.values, payments.times_ms, strict=True):
+        if builder.append(timestamp=at_ms, key=key, value=value) is None:
+            builder.close()
+            await producer.send_batch(builder, TRANSACTIONS.name, partition=partition)
+            builder = producer.create_batch()
+            builder.append(timestamp=at_ms, key=key, value=value)
+    builder.close()
+    await producer.send_batch(builder, TRANSACTIONS.name, partition=partition)
+
+
+async def ends(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> int:
+    """Messages ever appended to a topic."""
+    ends_by_partition = await consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
+    return sum(ends_by_partition.values())
