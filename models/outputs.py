@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from app.domain.partitioner import partition_of, partitions_of_ids
 from app.topics import Topic
 
-__all__ = ["Send", "keyed_sends", "sends_by_id"]
+__all__ = ["Send", "keyed_sends", "merge", "sends_by_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,25 @@ class Send:
     partition: int
     keys: Sequence[bytes | None]
     values: Sequence[bytes]
+
+
+def merge(batches: Iterable[Iterable[Send]]) -> list[Send]:
+    """Put what goes to one partition into one send; within a partition the order stays."""
+    groups: dict[tuple[str, int], list[Send]] = {}
+    for sends in batches:
+        for send in sends:
+            groups.setdefault((send.topic, send.partition), []).append(send)
+    return [
+        group[0]
+        if len(group) == 1
+        else Send(
+            topic,
+            partition,
+            [key for send in group for key in send.keys],
+            [value for send in group for value in send.values],
+        )
+        for (topic, partition), group in groups.items()
+    ]
 
 
 def sends_by_id(

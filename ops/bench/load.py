@@ -55,7 +55,8 @@ class Load:
         self._partitions = partitions
         self._rng = np.random.default_rng(seed)
         self._templates = list(_templates(seed))
-        self._made = 0
+        self.made = 0
+        """Payments so far: the number of the next one."""
 
     def everyone(self, start_ms: int, end_ms: int) -> Iterator[dict[int, Payments]]:
         """Yield batches, by partition, in which each customer pays once and is paid once, evenly over the time."""
@@ -69,9 +70,9 @@ class Load:
         times_ms = np.linspace(start_ms, end_ms, count, endpoint=False).astype(np.int64)
         yield from self._batches(self._draw(count), self._draw(count), times_ms)
 
-    def at(self, times_ms: NDArray[np.int64]) -> dict[int, Payments]:
-        """Return payments at these times, by partition."""
-        return self._fill(self._draw(len(times_ms)), self._draw(len(times_ms)), times_ms)
+    def in_order(self, times_ms: NDArray[np.int64]) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield partition, key and value of payments at these times, one by one."""
+        yield from self._each(self._draw(len(times_ms)), self._draw(len(times_ms)), times_ms)
 
     def _draw(self, count: int) -> NDArray[np.int64]:
         # Density falls with the root of the rank: the busiest thousandth makes 3 % of the payments.
@@ -87,7 +88,18 @@ class Load:
     def _fill(
         self, payers: NDArray[np.int64], receivers: NDArray[np.int64], times_ms: NDArray[np.int64]
     ) -> dict[int, Payments]:
-        batch: dict[int, Payments] = {}
+        batch = {partition: Payments([], [], []) for partition in range(self._partitions)}
+        each = self._each(payers, receivers, times_ms)
+        for (partition, key, value), at_ms in zip(each, times_ms.tolist(), strict=True):
+            to = batch[partition]
+            to.keys.append(key)
+            to.values.append(value)
+            to.times_ms.append(at_ms)
+        return batch
+
+    def _each(
+        self, payers: NDArray[np.int64], receivers: NDArray[np.int64], times_ms: NDArray[np.int64]
+    ) -> Iterator[tuple[int, bytes, bytes]]:
         minute_of, minute = -1, b""
         chosen = self._rng.integers(0, len(self._templates), len(payers)).tolist()
         for payer, receiver, at_ms, choice in zip(
@@ -99,25 +111,17 @@ class Load:
             template, has_key, has_device = self._templates[choice]
             ispb = _ISPBS[payer % len(_ISPBS)]
             account, key = b"0001-%09d" % receiver, _key(receiver)
-            number = self._made
-            self._made += 1
             values: tuple[bytes | int, ...] = (
-                ispb, minute, _suffix(number), at_ms, b"0001-%09d" % payer, ispb, account,
+                ispb, minute, _suffix(self.made), at_ms, b"0001-%09d" % payer, ispb, account,
                 _ISPBS[receiver % len(_ISPBS)],
             )  # fmt: skip
+            self.made += 1
             if has_key:
                 values = (*values, key)
             if has_device:
                 values = (*values, payer)
             kafka_key = key if has_key else account
-            partition = partition_of(kafka_key, self._partitions)
-            to = batch.get(partition)
-            if to is None:
-                to = batch[partition] = Payments([], [], [])
-            to.keys.append(kafka_key)
-            to.values.append(template % values)
-            to.times_ms.append(at_ms)
-        return batch
+            yield partition_of(kafka_key, self._partitions), kafka_key, template % values
 
 
 _ISPBS = [ispb.encode() for ispb in ISPBS]

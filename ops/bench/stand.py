@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.kafka_options import client_options
 from app.settings import load_settings
 from app.topics import TRANSACTIONS, Topic, topics
-from ops.benchmark.load import Payments
+from ops.bench.load import Payments
 from ops.broker import LocalBroker, free_port
 from ops.bulk_sender import open_producer
 from ops.topic_admin import ensure_topics
@@ -81,8 +81,12 @@ class Worker:
             With the last lines of its log.
         """
         if self.process.poll() is not None:
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
-            raise BenchError(f"the worker ended with status {self.process.returncode}; end of {self.log}:\n{tail}")
+            self.fail(f"the worker ended with status {self.process.returncode}")
+
+    def fail(self, what: str) -> NoReturn:
+        """Raise with the last lines of its log."""
+        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
+        raise BenchError(f"{what}; end of {self.log}:\n{tail}")
 
     def wait_ready(self, timeout_s: float = 180.0) -> None:
         """Wait until it decides.
@@ -219,6 +223,8 @@ async def preload(connection: dict[str, Any], batches: Iterable[Mapping[int, Pay
     async with open_producer(connection) as producer:
         for batch in batches:
             for partition, payments in batch.items():
+                if not len(payments):
+                    continue
                 await _send(producer, partition, payments)
                 count += len(payments)
         await producer.flush()

@@ -1,0 +1,138 @@
+"""Latency at an offered load, free of coordinated omission: from when a payment was due to when its decision came.
+
+Payments are due at random times (Poisson) that are fixed beforehand. Whatever delays the sender, the worker or the
+reader counts for every payment that was due meanwhile. Sender and reader share this process, and take processor time
+of the same machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from numpy.typing import NDArray
+
+from app.topics import DECISIONS, TRANSACTIONS
+from ops.bench.load import Load, payment_number
+from ops.bench.stand import BenchError, Stand
+from ops.bulk_sender import open_producer
+
+__all__ = ["Latency", "measure_latency"]
+
+_WARM_UP_S = 3.0
+_TICK_S = 0.001
+_GIVE_UP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds from due to decided, by percentile.
+
+    Parameters
+    ----------
+    rate_per_s
+        Offered.
+    p50_ms, p99_ms, p999_ms, max_ms
+        Over all payments after the warm-up.
+    sender_p99_ms
+        How late the sender itself was: part of the above.
+    """
+
+    rate_per_s: int
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    sender_p99_ms: float
+
+
+class _Sender:
+    """Sends each payment when it is due, those of one partition that are due together as one record batch."""
+
+    def __init__(self, producer: AIOKafkaProducer, load: Load, rate_per_s: int, seconds: float) -> None:
+        rng = np.random.default_rng(rate_per_s)
+        gaps_s = rng.exponential(1 / rate_per_s, int(rate_per_s * seconds))
+        self.due_s: NDArray[np.float64] = np.cumsum(gaps_s)
+        self.sent_s = np.zeros_like(self.due_s)
+        self.first_number = load.made
+        self._producer = producer
+        start_ms = int(time.time() * 1000) + 1000
+        # Made beforehand: making them is not what is measured.
+        self._queue: deque[tuple[int, bytes, bytes]] = deque(
+            load.in_order(start_ms + (self.due_s * 1000).astype(np.int64))
+        )
+
+    async def run(self, start_s: float) -> None:
+        """Send all; times are of `time.monotonic`."""
+        sent = 0
+        while sent < len(self.due_s):
+            now_s = time.monotonic() - start_s
+            due = int(np.searchsorted(self.due_s, now_s, "right"))
+            if due == sent:
+                await asyncio.sleep(min(_TICK_S, max(0.0, float(self.due_s[sent]) - now_s)))
+                continue
+            self.sent_s[sent:due] = now_s
+            builders = {}
+            for _ in range(due - sent):
+                partition, key, value = self._queue.popleft()
+                builder = builders.get(partition)
+                if builder is None:
+                    builder = builders[partition] = self._producer.create_batch()
+                if builder.append(timestamp=None, key=key, value=value) is None:
+                    raise BenchError("the sender is too slow for this rate: one tick filled a whole record batch")
+            sent = due
+            for partition, builder in builders.items():
+                builder.close()
+                await self._producer.send_batch(builder, TRANSACTIONS.name, partition=partition)
+
+
+async def measure_latency(stand: Stand, load: Load, rate_per_s: int, seconds: float) -> Latency:
+    """Offer `rate_per_s` payments for so long, after a warm-up, and wait for all of their decisions.
+
+    Raises
+    ------
+    BenchError
+        When the sender cannot keep up, or decisions are missing a minute after the last payment.
+    """
+    consumer = AIOKafkaConsumer(
+        **stand.connection, group_id=None, fetch_max_wait_ms=100, max_partition_fetch_bytes=4 << 20
+    )
+    async with open_producer(stand.connection) as producer, consumer:
+        partitions = [TopicPartition(DECISIONS.name, number) for number in range(stand.settings.partitions)]
+        consumer.assign(partitions)
+        await consumer.seek_to_end(*partitions)
+        for partition in partitions:
+            await consumer.position(partition)
+        sender = _Sender(producer, load, rate_per_s, _WARM_UP_S + seconds)
+        start_s = time.monotonic() + 0.5
+        sending = asyncio.create_task(sender.run(start_s))
+        received_s = await _receive(consumer, sender, start_s)
+        await sending
+    measured = sender.due_s >= _WARM_UP_S
+    taken_ms = (received_s - sender.due_s)[measured] * 1000
+    late_ms = (sender.sent_s - sender.due_s)[measured] * 1000
+    p50, p99, p999 = np.percentile(taken_ms, [50, 99, 99.9]).tolist()
+    return Latency(rate_per_s, p50, p99, p999, float(taken_ms.max()), float(np.percentile(late_ms, 99)))
+
+
+async def _receive(consumer: AIOKafkaConsumer, sender: _Sender, start_s: float) -> NDArray[np.float64]:
+    """When each payment's decision came, seconds since `start_s`."""
+    received_s = np.full(len(sender.due_s), np.nan)
+    missing = len(received_s)
+    give_up_s = start_s + float(sender.due_s[-1]) + _GIVE_UP_S
+    while missing:
+        fetched = await consumer.getmany(timeout_ms=200)
+        now_s = time.monotonic()
+        if now_s > give_up_s:
+            raise BenchError(f"{missing:,} of {len(received_s):,} payments have no decision after {_GIVE_UP_S:g} s")
+        for records in fetched.values():
+            for record in records:
+                number = payment_number(record.key) - sender.first_number
+                if 0 <= number < len(received_s) and np.isnan(received_s[number]):
+                    received_s[number] = now_s - start_s
+                    missing -= 1
+    return received_s
