@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from app.domain.columns import Array, Batch, ColumnKind, Columns, ColumnType, Membership, nobody_listed
 from app.domain.decision import ACTIONS, Reason
 from app.domain.plain_values import Plain, plain_value
+from app.domain.program import Program, trace
+from models.weighing import weigh
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["RULE_ACTIONS", "Finding", "Rule", "RulePack", "Verdicts"]
 
 RULE_ACTIONS = ("DENY", "HOLD", "WATCH", "ALLOW")
-
-APPROVE, HOLD, DENY = (ACTIONS.index(action) for action in ("APPROVE", "HOLD", "DENY"))
 
 _TIMESTAMP = ColumnType(ColumnKind.TIMESTAMP, missing=0)
 
@@ -88,8 +88,8 @@ class Rule:
         return Reason(self.reason, self.weight, self.id)
 
     def fires(self, batch: Batch) -> Array:
-        """Return whether the rule fires on each row of a batch; bool, shape (n,)."""
-        fired = self.when.evaluate_batch(batch)
+        """Array code: whether the rule fires on each row of a batch; bool, shape (n,)."""
+        fired = self.when.array_code(batch)
         if self.from_ms is None and self.until_ms is None:
             return fired
         timestamp = batch.load("timestamp", _TIMESTAMP)
@@ -194,31 +194,32 @@ class RulePack:
             Where a column's shape is not (n,).
         """
         counted = np.ones(n, np.bool_) if scored is None else scored
-        batch = Batch(columns, n, listed)
         fired = np.zeros((len(self.rules), n), np.bool_)
-        for place, rule in enumerate(self.rules):
-            np.logical_and(rule.fires(batch), counted, out=fired[place])
-        scores = self._scores(fired)
-        return Verdicts(self._actions(fired, scores), scores, fired.T, counted)
+        self._program.run(columns, n, listed=listed, masks=fired)
+        scores, actions = np.empty(n), np.empty(n, np.uint8)
+        weigh(fired, counted, self._doubts, self._effects, self.hold, self.deny, scores, actions)
+        return Verdicts(actions, scores, fired.T, counted)
 
-    def _scores(self, fired: NDArray[np.bool_]) -> NDArray[np.float64]:
-        # In the pack's order, one rule after the other: floating-point products depend on their order.
-        doubt = np.ones(fired.shape[1])
-        for rule, mask in zip(self.rules, fired, strict=True):
-            np.multiply(doubt, 1.0 - rule.weight, out=doubt, where=mask)
-        return 1.0 - doubt
+    @cached_property
+    def _program(self) -> Program:
+        return trace(conditions=[rule.fires for rule in self.rules])
 
-    def _actions(self, fired: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.uint8]:
-        binding = np.full(scores.shape, APPROVE, np.uint8)  # what an ALLOW rule cannot lift
-        asked = np.where(scores >= self.deny, DENY, np.where(scores >= self.hold, HOLD, APPROVE)).astype(np.uint8)
-        allowed = np.zeros(scores.shape, np.bool_)
-        for rule, mask in zip(self.rules, fired, strict=True):
+    @cached_property
+    def _doubts(self) -> NDArray[np.float64]:
+        """Share of the doubt that each rule leaves, shape (rules,)."""
+        return np.array([1.0 - rule.weight for rule in self.rules])
+
+    @cached_property
+    def _effects(self) -> NDArray[np.uint8]:
+        """What each rule asks for, shape (rules, 3): whether it allows, the floor that nothing lifts, and the other."""
+        effects = np.zeros((len(self.rules), 3), np.uint8)
+        for effect, rule in zip(effects, self.rules, strict=True):
             if rule.action == "ALLOW":
-                allowed |= mask
+                effect[0] = True
             elif rule.action != "WATCH":
-                floor = binding if rule.action == "DENY" or rule.regulation else asked
-                np.maximum(floor, ACTIONS.index(rule.action), out=floor, where=mask)
-        return np.where(allowed, binding, np.maximum(binding, asked))
+                binds = rule.action == "DENY" or rule.regulation
+                effect[1 if binds else 2] = ACTIONS.index(rule.action)
+        return effects
 
     def reasons_of(self, fired: NDArray[np.bool_]) -> tuple[Reason, ...]:
         """Return why one payment looks as it does, heaviest first; rules of one weight in the pack's order.

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.domain.columns import Batch, ColumnKind, ColumnType, transaction_columns
+from app.domain.columns import ColumnKind, ColumnType, transaction_columns
 from app.domain.expression import Expression, compile_expression
+from app.domain.program import trace
 from tables.aggregates import Aggregate, Family, PeriodSum, Windowed
 from tables.calendar import CALENDAR
 from tables.derived import DERIVED, Derived
@@ -51,6 +52,7 @@ from tables.layout import (
 )
 from tables.plan import OPERATION_DTYPE, PERIOD_DTYPE, Opcode, Plan
 from tables.typologies import TYPOLOGIES
+from tables.vector_columns import VectorColumns, VectorLayout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -193,7 +195,9 @@ class Catalog:
         unknown = {typology for entry in self.entries for typology in entry.typologies} - set(TYPOLOGIES)
         if unknown:
             raise ValueError(f"features: expected typologies of TYPOLOGIES, got {', '.join(sorted(unknown))}")
-        self._expressions = self._compile()
+        self._layout_of_vector = VectorLayout(self.names)
+        # Compiled now, so that a wrong expression is told at once.
+        self._program = trace(numbers=[expression.array_code for expression in self._compile()])
 
     def __len__(self) -> int:
         """Return the length of a decision's vector."""
@@ -275,14 +279,12 @@ class Catalog:
         first = split + payer_slice.shape[1]
         vectors[:, :split] = receiver_slice
         vectors[:, split:first] = payer_slice
-        batch = Batch(_Columns(self, vectors, transactions), n)
-        for position, expression in enumerate(self._expressions, first):
-            vectors[:, position] = expression.evaluate_batch(batch)
+        self._program.run(VectorColumns(self._layout_of_vector, vectors, transactions), n, numbers=vectors[:, first:])
         return vectors
 
     def columns(self, vectors: Array, transactions: Columns) -> Columns:
         """Return transaction and features of decisions as columns by name: what rules are evaluated on."""
-        return _Columns(self, vectors, transactions)
+        return VectorColumns(self._layout_of_vector, vectors, transactions)
 
     def plan(self, stage: str) -> Plan:
         """Return what the kernel computes for a stage."""
@@ -370,24 +372,6 @@ class Catalog:
     def coverage(self) -> dict[str, tuple[str, ...]]:
         """Return the features that help to see each typology, by its name."""
         return {name: tuple(entry.name for entry in self.entries if name in entry.typologies) for name in TYPOLOGIES}
-
-
-class _Columns:
-    """Features, calendar and transaction by name."""
-
-    def __init__(self, catalog: Catalog, vectors: Array, transactions: Columns) -> None:
-        self._positions = {name: position for position, name in enumerate(catalog.names)}
-        self._vectors = vectors
-        self._transactions = transactions
-
-    def __getitem__(self, name: str) -> Array:
-        position = self._positions.get(name)
-        if position is not None:
-            return self._vectors[:, position]
-        calendar = CALENDAR.get(name)
-        if calendar is not None:
-            return calendar(np.asarray(self._transactions["timestamp"]))
-        return np.asarray(self._transactions[name])
 
 
 def _digest(meaning: list[Any]) -> str:

@@ -55,12 +55,14 @@ class Expression:
         NUMBER or CONDITION.
     names
         Columns that it reads, sorted.
+    array_code
+        From a batch to the values; for `app.domain.program.trace`, which runs many expressions at once.
     """
 
     text: str
     kind: ColumnKind
     names: tuple[str, ...]
-    _value: _Evaluate
+    array_code: _Evaluate
 
     def evaluate(self, columns: Columns, n: int, listed: Membership = nobody_listed) -> Array:
         """Return the value for each row: float64 with NaN for missing, or bool; shape (n,).
@@ -84,7 +86,7 @@ class Expression:
     def evaluate_batch(self, batch: Batch) -> Array:
         """Return the value for each row of a batch that several expressions share."""
         with np.errstate(all="ignore"):
-            values = self._value(batch)
+            values = self.array_code(batch)
         return values if values.shape == (batch.n,) else np.full(batch.n, values)
 
 

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -76,7 +77,7 @@ class _Sender:
                 await asyncio.sleep(min(_TICK_S, max(0.0, float(self.due_s[sent]) - now_s)))
                 continue
             self.sent_s[sent:due] = now_s
-            builders = {}
+            builders: dict[int, Any] = {}
             for _ in range(due - sent):
                 partition, key, value = self._queue.popleft()
                 builder = builders.get(partition)

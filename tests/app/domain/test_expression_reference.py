@@ -200,11 +200,11 @@ def _conditions(numbers: st.SearchStrategy[str], conditions: st.SearchStrategy[s
     )
 
 
-_numbers, _truths = _number_leaves, _condition_leaves
+NUMBERS, TRUTHS = _number_leaves, _condition_leaves
 for _ in range(2):
-    _numbers, _truths = (
-        st.one_of(_number_leaves, _deeper(_numbers, _truths)),
-        st.one_of(_condition_leaves, _conditions(_numbers, _truths)),
+    NUMBERS, TRUTHS = (
+        st.one_of(_number_leaves, _deeper(NUMBERS, TRUTHS)),
+        st.one_of(_condition_leaves, _conditions(NUMBERS, TRUTHS)),
     )
 
 _maybe = st.sampled_from
@@ -260,7 +260,7 @@ def stored(rows: list[dict[str, Any]]) -> dict[str, Array]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.one_of(_numbers, _truths), ROWS)
+@given(st.one_of(NUMBERS, TRUTHS), ROWS)
 def test_array_code_agrees_with_the_scalar_reference(text: str, rows: list[dict[str, Any]]) -> None:
     """Any expression gives on a batch what plain Python gives row by row; unknown and missing included."""
     expression = compile_expression(text, COLUMNS)
@@ -274,7 +274,7 @@ def test_array_code_agrees_with_the_scalar_reference(text: str, rows: list[dict[
 
 
 @settings(max_examples=100, deadline=None)
-@given(_truths, ROWS)
+@given(TRUTHS, ROWS)
 def test_a_condition_and_its_negation_are_never_both_true(text: str, rows: list[dict[str, Any]]) -> None:
     """Where neither holds, the condition is unknown, and `missing` says so: exactly one of the three is true."""
     columns = stored(rows)
