@@ -246,6 +246,7 @@ def _known_errors() -> tuple[type[BaseException], ...]:
     """Errors whose message is all that a user needs."""
     from aiokafka.errors import KafkaError
 
+    from app.connection import ClusterConnectionError
     from app.settings import SettingsError
     from app.web.service import WebServiceError
     from models.rule_file import RulePackError
@@ -261,6 +262,7 @@ def _known_errors() -> tuple[type[BaseException], ...]:
 
     return (
         SettingsError,
+        ClusterConnectionError,
         BrokerError,
         TopicError,
         RulePackError,

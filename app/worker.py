@@ -27,6 +27,7 @@ from agents.receivers import receivers_agent
 from app.asyncapi import render_asyncapi
 from app.batching import BatchApp
 from app.clock import SYSTEM_CLOCK
+from app.connection import check_connection
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
@@ -232,4 +233,5 @@ def run_worker(settings: Settings) -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     node = build_node(settings)
+    loop.run_until_complete(check_connection(settings))
     _Runner(node, loop).execute_from_commandline()
