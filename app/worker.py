@@ -144,7 +144,7 @@ def build_node(settings: Settings) -> Node:
         app.tables.add(table)
     app.controls = controls
     app.warm_up = partial(warm_up, decoder, controls.pack)
-    outbox = Outbox(app, SYSTEM_CLOCK)
+    outbox = Outbox(app, SYSTEM_CLOCK, confirm_membership=app.confirm_membership)
     view = LiveView(settings, app, hash_key)
     receivers_agent(app, app.receivers.shards, outbox, view.watch_received)
     payers_agent(app, app.payers.shards, outbox, controls, view.watch_decided)
