@@ -25,7 +25,7 @@ from agents.outbox import Outbox
 from agents.payers import payers_agent
 from agents.receivers import receivers_agent
 from app.asyncapi import render_asyncapi
-from app.batching import BatchApp
+from app.batching import BatchApp, packing, unpacking
 from app.clock import SYSTEM_CLOCK
 from app.connection import check_connection
 from app.domain.field_checks import TimeLimits
@@ -65,7 +65,8 @@ class PixguardApp(BatchApp):
         """Compile the kernels before the group knows of this worker; the web view answers meanwhile."""
         started = time.monotonic()
         log.info("warming up", hint="half a minute the first time, then a second")
-        await asyncio.to_thread(self.warm_up)
+        for warm_up in (packing.warm_up, unpacking.warm_up, self.warm_up):
+            await asyncio.to_thread(warm_up)
         _calm_collector()
         log.info("warm", seconds=round(time.monotonic() - started, 1))
         self.phase = "joining"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from app.batching.packing import pack
-from app.batching.unpacking import has_right_checksum, next_extent, read_header, unpack
+from app.batching.unpacking import first_wrong_checksum, survey, unpack
 from app.domain.byte_column import ByteColumn
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
@@ -182,10 +182,9 @@ def _transport_us(messages: list[Message], output: PipelineOutput) -> dict[str, 
 
     def take_apart() -> None:
         for one in raw:
-            extent = next_extent(one, 0)
-            header = read_header(one, 0, extent.end if extent else 0)
-            has_right_checksum(one, header)
-            unpack(one, [header], 0)
+            batches = survey(one, 0, len(messages))
+            first_wrong_checksum(one, batches)
+            unpack(one, batches, 0)
 
     figures = {}
     for name, work in (("take fetches apart", take_apart), ("put record batches together", put_together)):

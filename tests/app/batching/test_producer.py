@@ -97,12 +97,10 @@ async def test_a_prepared_batch_takes_in_nothing_else(cluster: Cluster, make_app
     """What others send to the partition meanwhile goes into a batch of its own."""
     topic = await cluster.create()
     app = await started(make_app(topic))
-    builder = app.batch_producer.builder()
-    builder.append(timestamp=0, key=b"k", value=b"prepared")
-    prepared = await app.batch_producer.send_builder(topic, 0, builder)
+    prepared = await app.batch_producer.send_records(topic, 0, [b"k"], [b"prepared"], [0])
     other = await app.producer.send(topic, b"k", b"other", 0, None, None)
-    await asyncio.gather(prepared, other)
-    assert builder.record_count() == 1
+    (written,), _ = await asyncio.gather(prepared, other)
+    assert written.offset == 0
     assert [each.value for each in await cluster.read(topic)] == [b"prepared", b"other"]
 
 
