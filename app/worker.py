@@ -65,8 +65,8 @@ class PixguardApp(BatchApp):
         """Compile the kernels before the group knows of this worker; the web view answers meanwhile."""
         started = time.monotonic()
         log.info("warming up", hint="half a minute the first time, then a second")
-        for warm_up in (packing.warm_up, unpacking.warm_up, self.warm_up):
-            await asyncio.to_thread(warm_up)
+        for compile_part in (packing.warm_up, unpacking.warm_up, self.warm_up):
+            await asyncio.to_thread(compile_part)
         _calm_collector()
         log.info("warm", seconds=round(time.monotonic() - started, 1))
         self.phase = "joining"
