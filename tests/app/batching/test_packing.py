@@ -81,6 +81,17 @@ def test_places_of_records_around_every_size_of_their_encoding() -> None:
     assert batch.seal(1, 2, 3) == built(records, (1, 2, 3))
 
 
+def test_a_batch_may_have_exactly_the_limit() -> None:
+    """One byte less, and its last record begins another, whose counts begin anew however many came before."""
+    records: list[Record] = [(b"k", b"v" * (number % 9), 1_000 * number) for number in range(300)]
+    size = len(built(records, (1, 2, 3)))
+    (whole,) = packed(records, size)
+    assert whole.size == size
+    most, last = packed(records, size - 1)
+    assert most.seal(1, 2, 3) == built(records[:-1], (1, 2, 3))
+    assert last.seal(1, 2, 302) == built(records[-1:], (1, 2, 302))
+
+
 def test_columns_may_be_slices_of_larger_ones() -> None:
     """Strings are taken from where they lie, whatever their order there."""
     keys = ByteColumn.from_list([b"a", None, b"ccc", b"dd"])[::-1]

@@ -1,5 +1,6 @@
 """Taking record batches apart: what aiokafka reads, and an error for whatever is damaged."""
 
+import numpy as np
 import pytest
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
@@ -12,6 +13,7 @@ from app.batching.unpacking import (
     MAGIC,
     Columns,
     Extent,
+    _read_varint,
     first_wrong_checksum,
     next_extent,
     survey,
@@ -166,6 +168,14 @@ def test_a_header_with_negative_numbers_is_an_error(at: int) -> None:
     data[at : at + 4] = (-1).to_bytes(4, "big", signed=True)
     with pytest.raises(CorruptRecordException, match="at byte 0 of the fetch: expected a length, a count"):
         survey(bytes(data), 0, MANY)
+
+
+@pytest.mark.parametrize("end", range(5))
+def test_a_number_is_read_up_to_its_end_only(end: int) -> None:
+    """The bytes behind the end are not looked at, whatever number they would complete."""
+    data = np.frombuffer(b"\xff\xff\xff\x01\x00", np.uint8)
+    address = data.ctypes.data
+    assert _read_varint(address, address + end) == ((-2_097_152, address + 4) if end == 4 else (0, 0))
 
 
 def test_a_sound_record_as_the_damaged_ones_begin() -> None:
