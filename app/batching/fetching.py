@@ -170,6 +170,20 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         self._assigned_rebalance = -1
         self.lease = Lease(self.app.conf.broker_session_timeout)
 
+    async def on_thread_stop(self) -> None:
+        """Stop the consumer, whatever its fetches are at.
+
+        aiokafka cancels its fetches and awaits them. One that rests after a failed request (a broker is away) ends by
+        that with a CancelledError, which mode takes for a cancellation of this thread: the worker would never end.
+        """
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._consumer is None or (task is not None and task.cancelling()):
+                raise
+            await self._consumer._client.close()  # what aiokafka's `stop` has not come to
+
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Note to which rebalance the assignment belongs; the next cannot begin before this returns."""
         self._assigned_rebalance = self.app.rebalancing_count

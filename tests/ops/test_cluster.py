@@ -224,3 +224,16 @@ async def test_a_worker_outlives_the_crash_of_every_broker(cluster: list[LocalBr
     assert before > 100
     assert {key.decode() for key in decisions} == ids
     assert [key for key, values in decisions.items() if len(set(values)) > 1] == []
+
+
+async def test_a_worker_stops_while_a_broker_is_down(cluster: list[LocalBroker], tmp_path: Path) -> None:
+    """SIGTERM hands over and ends with status 0, although fetches from the dead broker are failing."""
+    _topics(cluster)
+    settings = load_settings(broker=_bootstrap(cluster), data_dir=tmp_path, partitions=_PARTITIONS)
+    port = free_port()
+    with running_worker("one", settings, port) as worker:
+        await until_ready(port)
+        await asyncio.to_thread(cluster[1].kill)
+        await asyncio.sleep(1)
+        worker.terminate()
+        assert await asyncio.to_thread(worker.wait, 30) == 0
