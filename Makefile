@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOCKS := ops/requirements
 READY := $(VENV)/.ready
 
-.PHONY: help run test lint format bench lock jars clean
+.PHONY: help run test lint format bench faults fuzz lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,15 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(READY) ## Events per second and core, latency, and what each part costs
+bench: $(READY) ## Full load, latency and recovery against stock Faust, and what each part costs
 	@$(BIN)/pixguard bench
+
+faults: $(READY) ## 2,000 simulated runs and 100 on the real broker, with seeded crashes; an hour
+	@PYTHONPATH=tests $(BIN)/python -m faults simulate --runs 2000 --seed 1 --jobs 2
+	@PYTHONPATH=tests $(BIN)/python -m faults cluster --runs 100 --seed 1
+
+fuzz: $(READY) ## Ten million mutated messages through both decoders; a quarter of an hour
+	@PYTHONPATH=tests $(BIN)/python -m fuzz --messages 10000000 --seed 1 --jobs 2
 
 lock: $(READY) ## Pin the newest dependencies that pyproject.toml admits
 	@$(BIN)/uv pip compile --quiet --no-header --generate-hashes --python-version 3.11 pyproject.toml -o $(LOCKS)/worker.lock
