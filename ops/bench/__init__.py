@@ -125,7 +125,7 @@ async def _measure(plan: BenchPlan, folder: Path, jars_dir: Path, progress: Prog
     worker_cores, broker_cores = ({cores[0]}, set(cores[1:])) if len(cores) > 1 else (None, None)
     steps = _Steps(progress, 6 + len(plan.rates))
     stand = Stand(folder, jars_dir, plan.partitions, broker_cores=broker_cores, worker_cores=worker_cores)
-    with stand:
+    async with stand:
         load = Load(plan.keys // 2, plan.partitions)
         total = await _preload(stand, load, plan, steps)
         with stand.worker() as worker:

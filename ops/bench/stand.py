@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.kafka_options import client_options
 from app.settings import load_settings
-from app.topics import TRANSACTIONS, Topic, topics
+from app.topics import TRANSACTIONS, topics
 from ops.bench.load import Payments
 from ops.broker import LocalBroker, free_port
 from ops.bulk_sender import open_producer
@@ -39,7 +39,7 @@ class BenchError(RuntimeError):
 
 @contextmanager
 def on_cores(cores: set[int] | None) -> Iterator[None]:
-    """Let what is started inside run on these cores only (a child inherits them); None: on all."""
+    """Let what this thread starts inside run on these cores only (a child inherits them); None: on all."""
     if cores is None or not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -163,18 +163,23 @@ class Stand:
         self._broker_cores = broker_cores
         self._worker_cores = worker_cores
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         """Start the broker and make the topics."""
-        with on_cores(self._broker_cores):
-            self.broker.start()
-        asyncio.run(self.make_topics(topics(self.settings.app_id)))
+        await asyncio.to_thread(self._start_broker)
+        await ensure_topics(
+            self.connection, topics(self.settings.app_id), partitions=self.settings.partitions, replication_factor=1
+        )
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.settings.read_hash_key()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def _start_broker(self) -> None:
+        with on_cores(self._broker_cores):  # of this thread
+            self.broker.start()
+
+    async def __aexit__(self, *error: object) -> None:
         """Stop the broker."""
-        self.broker.kill()
+        await asyncio.to_thread(self.broker.kill)
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -187,10 +192,6 @@ class Stand:
         if self._broker_cores is not None and self.broker.pid is not None:
             for thread in Path(f"/proc/{self.broker.pid}/task").iterdir():
                 os.sched_setaffinity(int(thread.name), range(os.cpu_count() or 1))
-
-    async def make_topics(self, declared: Iterable[Topic]) -> None:
-        """Create topics."""
-        await ensure_topics(self.connection, declared, partitions=self.settings.partitions)
 
     @contextmanager
     def worker(self, name: str = "bench", environment: Mapping[str, str] | None = None) -> Iterator[Worker]:
