@@ -22,6 +22,8 @@ __all__ = [
     "OUTBOX_JOBS",
     "PROFILES",
     "RECOVERED_ROWS",
+    "RECOVERY_ROWS",
+    "RECOVERY_ROWS_LEFT",
     "REJECTED",
     "REPEATS",
     "RULES_FIRED",
@@ -57,6 +59,8 @@ CHECKPOINT_EXPORT_SECONDS = Histogram(
 )
 CHECKPOINT_ROWS = Counter("pixguard_checkpoint_rows_total", "Rows written to the changelog", ["table"])
 RECOVERED_ROWS = Counter("pixguard_recovered_rows_total", "Rows read back from the changelog", ["table"])
+RECOVERY_ROWS = Gauge("pixguard_recovery_rows", "Changelog rows that the last recovery had to read", ["table"])
+RECOVERY_ROWS_LEFT = Gauge("pixguard_recovery_rows_left", "Of these, rows that are not read yet", ["table"])
 PROFILES = Gauge("pixguard_profiles", "Profiles in memory", ["table", "partition"])
 IDS = Gauge("pixguard_remembered_ids", "end_to_end_ids remembered", ["table", "partition"])
 OUTBOX_JOBS = Gauge("pixguard_outbox_jobs", "Batches of outputs that wait to be sent")

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import faust
 import structlog
@@ -41,7 +45,8 @@ from models.payer_stage import PayerStage
 from models.pipeline import warm_up
 from models.receiver_stage import ReceiverStage
 from tables.catalog import CATALOG
-from tables.changelog import ShardTable
+from tables.changelog import ShardTable, ShardTables
+from tables.recovery import RecoveryProgress
 from tables.shards import CheckpointPolicy
 
 __all__ = ["Node", "build_node", "run_worker"]
@@ -60,17 +65,43 @@ class PixguardApp(BatchApp):
     controls: Controls
     warm_up: Callable[[], None]
     phase: Literal["warming up", "joining", "recovering", "ready", "stopping"] = "warming up"
+    compiler: threading.Thread | None = None
 
     async def on_first_start(self) -> None:
         """Compile the kernels before the group knows of this worker; the web view answers meanwhile."""
         started = time.monotonic()
         log.info("warming up", hint="half a minute the first time, then a second")
         for compile_part in (packing.warm_up, unpacking.warm_up, self.warm_up):
-            await asyncio.to_thread(compile_part)
+            await self._compile(compile_part)
         _calm_collector()
         log.info("warm", seconds=round(time.monotonic() - started, 1))
         self.phase = "joining"
         await super().on_first_start()
+
+    async def _compile(self, compile_part: Callable[[], None]) -> None:
+        """Run a compiler aside. In a daemon thread: those of `asyncio.to_thread` are joined when the process ends."""
+        result: Future[None] = Future()
+        result.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                compile_part()
+            except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
+                result.set_exception(error)
+            else:
+                result.set_result(None)
+
+        self.compiler = threading.Thread(target=run, name="compiler", daemon=True)
+        self.compiler.start()
+        await asyncio.wrap_future(result)
+
+    async def begin_recovery(self, *_arguments: object, **_options: object) -> None:
+        """Note that partitions have come, whose state is read next; Faust's signal calls this."""
+        self.phase = "recovering"
+
+    def recovery_progress(self) -> RecoveryProgress | None:
+        """How far the recovery is that is going on; None where there is none."""
+        return cast("ShardTables", self.tables).recovery_progress()
 
     async def before_revoke(self, revoked: set[TP]) -> None:  # noqa: ARG002 - every shard, whichever leave
         """Bring outputs and state of every shard to the log."""
@@ -182,11 +213,13 @@ def _faust_app(settings: Settings) -> PixguardApp:
         datadir=settings.data_dir / "faust" / settings.name,
         web_enabled=False,
         store="memory://",
+        TableManager=ShardTables,
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
         fetch_max_records=settings.fetch_max_records,
     )
     # `web_enabled=False` alone leaves Faust's own web port open.
     app.boot_strategy.enable_web = False
+    app.on_partitions_assigned.connect(app.begin_recovery)
     return app
 
 
@@ -235,4 +268,12 @@ def run_worker(settings: Settings) -> None:
     asyncio.set_event_loop(loop)
     node = build_node(settings)
     loop.run_until_complete(check_connection(settings))
-    _Runner(node, loop).execute_from_commandline()
+    try:
+        _Runner(node, loop).execute_from_commandline()
+    except SystemExit as stop:
+        if node.app.compiler is not None and node.app.compiler.is_alive():
+            # Stopped while it warmed up: nothing is owned yet, everything else is closed, and a compiler can be neither
+            # interrupted nor left running while Python and LLVM take themselves down.
+            logging.shutdown()
+            os._exit(stop.code if isinstance(stop.code, int) else 1)
+        raise

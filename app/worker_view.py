@@ -108,6 +108,7 @@ class LiveView:
             rules_version=app.controls.pack.name,
             features_version=FEATURES_VERSION,
             lists_version=app.controls.lists.version,
+            recovery=app.recovery_progress(),
         )
 
     def partitions(self) -> list[PartitionView]:
@@ -120,6 +121,7 @@ class LiveView:
                     PartitionView(
                         table=table.name,
                         partition=partition,
+                        role="standby" if table.is_standby(partition) else "active",
                         profiles=len(state.profiles),
                         remembered_ids=sum(map(len, state.memories.values())),
                         dirty_rows=state.profiles.dirty,

@@ -8,6 +8,8 @@ is assigned before recovery asks where the changelog ends, so nothing can come b
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +17,10 @@ from typing import Any, cast
 import structlog
 from faust.stores.base import Store
 from faust.tables.base import Collection
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
 from faust.types import TP, EventT
+from faust.types.transports import ConsumerT
 from mode import Service
 
 from app import metrics
@@ -23,14 +28,16 @@ from app.batching import CLAIM_KEY, Batch, BatchApp, BatchSchema, Claims
 from app.clock import Clock
 from app.topics import MAX_CHECKPOINT_BYTES
 from tables.cold import ColdStore
+from tables.recovery import RecoveryMeter, RecoveryProgress
 from tables.shards import CheckpointPolicy, Shards, Stage
 
-__all__ = ["ShardTable"]
+__all__ = ["ShardTable", "ShardTables"]
 
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.02
 _RENEWAL_POLL_S = 60.0
+_TELL_EVERY_S = 1.0
 
 
 class ShardStore(Store[bytes, bytes]):
@@ -171,6 +178,10 @@ class ShardTable(Collection):
         )
         self.claims = Claims(lambda: app.batch_producer, self.changelog_topic_name, app.conf.broker_client_id)
 
+    def is_standby(self, partition: int) -> bool:
+        """Whether this worker only follows the partition, whose owner is another."""
+        return bool(self.app.assignor.is_standby(TP(self.changelog_topic_name, partition)))
+
     async def append(self, partition: int, keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
         """Append one checkpoint as one record batch; the offset of its last record, acknowledged by all replicas.
 
@@ -233,3 +244,69 @@ class ShardTable(Collection):
     def using_window(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Faust's signature
         """Windows are in the kernel."""
         raise NotImplementedError("windows are in the kernel")
+
+
+class ShardRecovery(Recovery):
+    """Faust's recovery, which tells how far it is."""
+
+    _meter: RecoveryMeter | None = None
+
+    def progress(self) -> RecoveryProgress | None:
+        """How far the recovery is that is going on; None where there is none."""
+        if self._meter is None:
+            return None
+        offsets = {self._place(tp): offset for tp, offset in self.active_offsets.items() if tp in self.active_tps}
+        return self._meter.progress(offsets, time.monotonic())
+
+    async def _seek_offsets(self, consumer: ConsumerT, tps: set[TP], offsets: Counter[TP], title: str) -> None:
+        # The one moment at which both ends are known and nothing is read yet.
+        if title == "active" and tps:
+            starts = {self._place(tp): offsets[tp] for tp in tps}
+            ends = {self._place(tp): self.active_highwaters[tp] for tp in tps}
+            self._meter = RecoveryMeter(starts, ends, time.monotonic())
+            self._tell("recovering")
+        await super()._seek_offsets(consumer, tps, offsets, title)
+
+    def _set_recovery_ended(self) -> None:
+        super()._set_recovery_ended()
+        self._tell("recovered")
+        self._meter = None
+
+    @Service.task
+    async def _tell_regularly(self) -> None:
+        while not self.should_stop:
+            await self.sleep(_TELL_EVERY_S)
+            self._tell("recovering")
+
+    def _tell(self, what: str) -> None:
+        progress = self.progress()
+        for each in progress.tables if progress else ():
+            metrics.RECOVERY_ROWS.labels(each.table).set(each.rows)
+            metrics.RECOVERY_ROWS_LEFT.labels(each.table).set(each.rows - each.rows_read)
+            log.info(
+                what,
+                table=each.table,
+                partitions=each.partitions,
+                rows_read=each.rows_read,
+                rows=each.rows,
+                percent=round(100 * each.rows_read / each.rows, 1) if each.rows else 100.0,
+                rows_per_s=round(each.rows_read / progress.seconds) if progress and progress.seconds else 0,
+            )
+
+    def _place(self, tp: TP) -> tuple[str, int]:
+        return str(self.tp_to_table[tp].name), tp.partition
+
+
+class ShardTables(TableManager):
+    """Faust's tables, whose recovery is a `ShardRecovery`; given to the app as `TableManager`."""
+
+    @property
+    def recovery(self) -> ShardRecovery:
+        """The service that restores tables."""
+        if self._recovery is None:
+            self._recovery = ShardRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return cast("ShardRecovery", self._recovery)
+
+    def recovery_progress(self) -> RecoveryProgress | None:
+        """How far the recovery is that is going on; None where there is none."""
+        return self.recovery.progress() if self._recovery is not None else None

@@ -171,11 +171,17 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         self.lease = Lease(self.app.conf.broker_session_timeout)
 
     async def on_thread_stop(self) -> None:
-        """Stop the consumer, whatever its fetches are at.
+        """Stop the consumer, whatever its fetches are at; after a handover, leave the group.
+
+        aiokafka never leaves for a static member, so the others would wait for the session timeout before they took the
+        partitions: right for a crash, after which the worker comes back under its name, but not for a handover.
 
         aiokafka cancels its fetches and awaits them. One that rests after a failed request (a broker is away) ends by
         that with a CancelledError, which mode takes for a cancellation of this thread: the worker would never end.
         """
+        coordinator = self._consumer._coordinator if self._consumer is not None else None
+        if self.app.should_stop and not self.app.crashed and isinstance(coordinator, GroupCoordinator):
+            coordinator._group_instance_id = None  # what its `close` asks for before it leaves
         try:
             await super().on_thread_stop()
         except asyncio.CancelledError:

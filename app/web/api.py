@@ -105,9 +105,11 @@ def _probes(view: WorkerView, registry: CollectorRegistry) -> APIRouter:
 
     @routes.get("/ready")
     async def ready() -> _Json:
-        """200 once the worker decides on payments, 503 before and after."""
-        phase = view.status().phase
-        return _Json({"ready": phase == "ready", "phase": phase}, 200 if phase == "ready" else 503)
+        """200 once the worker decides on payments, 503 before and after, with how far a recovery is."""
+        status = view.status()
+        is_ready = status.phase == "ready"
+        told = {"ready": is_ready, "phase": status.phase, "recovery": status.recovery}
+        return _Json(told, 200 if is_ready else 503)
 
     @routes.get("/metrics")
     async def metrics() -> Response:

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from app.domain.decision import Decision
+from tables.recovery import RecoveryProgress
 
 __all__ = ["DecisionView", "PartitionView", "WorkerStatus", "WorkerView"]
 
@@ -16,6 +17,7 @@ class PartitionView(msgspec.Struct, frozen=True, kw_only=True):
 
     table: str
     partition: int
+    role: Literal["active", "standby"]
     profiles: int
     remembered_ids: int
     dirty_rows: int
@@ -42,6 +44,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     rules_version: str
     features_version: str
     lists_version: int
+    recovery: RecoveryProgress | None = None
+    """How far the recovery is that is going on."""
 
 
 class DecisionView(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,7 +34,6 @@ def test_a_run_has_every_figure(jars_dir: Path, capsys: pytest.CaptureFixture[st
     run_bench(_PLAN, Console(file=io.StringIO()), jars_dir=jars_dir, as_json=True, page=False)
     figures = json.loads(capsys.readouterr().out)
     assert set(figures) >= _FIGURES
-    assert figures["events"] > _PLAN.events / 2
     assert figures["keys"] >= _PLAN.keys
     assert all(value > 0 for value in figures.values())
     assert figures["p50_ms_200"] <= figures["p99_ms_200"] <= figures["p999_ms_200"]

@@ -26,6 +26,7 @@ function showStatus(status) {
     ["Rules", status.rules_version], ["Features", status.features_version],
     ["Lists", `version ${plain(status.lists_version)}`],
   ]));
+  showRecovery(status.recovery);
   setText("transactions", count(status.transactions));
   setText("uptime", `up ${duration(Date.now() - status.started_at_ms)}`);
   setText("rejected", count(status.rejected));
@@ -39,6 +40,22 @@ function showStatus(status) {
   samples.push(status.transactions_per_s);
   if (samples.length > SAMPLES) samples.shift();
   drawSparkline();
+}
+
+/** How far the worker has read its state back; nothing is decided before that is done. */
+function showRecovery(recovery) {
+  byId("recovery").hidden = !recovery;
+  if (!recovery) return;
+  const { rows, rows_read: read, percent, rows_per_s: speed } = recovery;
+  setText("recovery-note", `${percent.toFixed(0)} %: ${count(read)} of ${count(rows)} rows, ${rate(speed)} rows/s`);
+  byId("recovery-tables").replaceChildren(...recovery.tables.map((each) => {
+    const partitions = each.partitions.join(", ");
+    const bar = make("progress", { max: String(each.rows || 1), value: String(each.rows ? each.rows_read : 1) });
+    return make(
+      "label", { class: "recovering" }, make("span", {}, `${each.table}, partitions ${partitions}`), bar,
+      make("span", { class: "number" }, `${count(each.rows_read)} of ${count(each.rows)}`),
+    );
+  }));
 }
 
 function drawSparkline() {
@@ -58,12 +75,13 @@ function showPartitions(partitions) {
   byId("partitions-empty").hidden = partitions.length > 0;
   byId("partition-rows").replaceChildren(...partitions.map((each) => {
     const numbers = [
-      each.partition, each.profiles, each.remembered_ids, each.dirty_rows, each.checkpoints, each.recovered_rows,
+      each.profiles, each.remembered_ids, each.dirty_rows, each.checkpoints, each.recovered_rows,
     ].map((number) => make("td", { class: "number" }, count(number)));
     const offset = each.changelog_offset === null ? "–" : count(each.changelog_offset);
     const next = Object.entries(each.next_offset).map(([source, at]) => `${source} ${count(at)}`).join(", ");
     return make(
-      "tr", {}, make("th", { scope: "row" }, each.table), ...numbers,
+      "tr", {}, make("th", { scope: "row" }, each.table), make("td", { class: "number" }, count(each.partition)),
+      make("td", {}, each.role), ...numbers,
       make("td", { class: "number" }, offset), make("td", { class: "code" }, next || "–"),
     );
   }));

@@ -20,6 +20,7 @@ from app.web.security import Guard
 from app.web.service import WebService
 from app.web.view import DecisionView, PartitionView, WorkerStatus
 from models.rule_file import load_rule_pack
+from tables.recovery import RecoveryProgress, TableRecovery
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
 """What an attacker would write into whatever text reaches the page."""
@@ -44,6 +45,18 @@ STATUS = WorkerStatus(
     rules_version="2026.11+5d0c1f2e",
     features_version="f3a9c2d4b1e07788",
     lists_version=12,
+)
+
+RECOVERY = RecoveryProgress(
+    tables=[
+        TableRecovery(table="payers", partitions=[0, 1], rows_read=150_000, rows=600_000),
+        TableRecovery(table="receivers", partitions=[0, 1], rows_read=100_000, rows=400_000),
+    ],
+    rows_read=250_000,
+    rows=1_000_000,
+    percent=25.0,
+    rows_per_s=125_000.0,
+    seconds=2.0,
 )
 
 
@@ -92,6 +105,7 @@ class SampleWorker:
 
     hostile: ClassVar[str] = HOSTILE
     account: ClassVar[str] = ACCOUNT
+    recovery: ClassVar[RecoveryProgress] = RECOVERY
     current: WorkerStatus = STATUS
     decisions: list[DecisionView] = field(default_factory=_decisions)
     looked_up: list[tuple[str, str]] = field(default_factory=list)
@@ -105,6 +119,7 @@ class SampleWorker:
         shard = PartitionView(
             table="payers",
             partition=0,
+            role="active",
             profiles=52_110,
             remembered_ids=18_344,
             dirty_rows=412,
@@ -113,7 +128,9 @@ class SampleWorker:
             changelog_offset=2_188_412,
             next_offset={"pix-enriched": 160_539},
         )
-        new = msgspec.structs.replace(shard, table="receivers", partition=4, changelog_offset=None, next_offset={})
+        new = msgspec.structs.replace(
+            shard, table="receivers", partition=4, role="standby", changelog_offset=None, next_offset={}
+        )
         return [shard, new]
 
     def recent_decisions(self, limit: int, action: str | None = None) -> list[DecisionView]:

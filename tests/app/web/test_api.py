@@ -52,13 +52,23 @@ async def test_a_worker_that_is_not_ready_is_alive(client: httpx.AsyncClient, wo
     worker.current = msgspec.structs.replace(worker.current, phase=phase)
     health, ready = await client.get("/health"), await client.get("/ready")
     assert (health.status_code, health.json()) == (200, {"status": "alive", "phase": phase})
-    assert (ready.status_code, ready.json()) == (503, {"ready": False, "phase": phase})
+    assert (ready.status_code, ready.json()) == (503, {"ready": False, "phase": phase, "recovery": None})
 
 
 async def test_a_ready_worker_is_ready(client: httpx.AsyncClient) -> None:
     """200 says that the worker decides."""
     ready = await client.get("/ready")
-    assert (ready.status_code, ready.json()) == (200, {"ready": True, "phase": "ready"})
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "phase": "ready", "recovery": None})
+
+
+async def test_a_recovering_worker_tells_how_far_it_is(client: httpx.AsyncClient, worker: SampleWorker) -> None:
+    """Probe and status say it, per table and in all."""
+    worker.current = msgspec.structs.replace(worker.current, phase="recovering", recovery=worker.recovery)
+    ready, status = await client.get("/ready"), await client.get("/api/status")
+    assert ready.status_code == 503
+    told = ready.json()["recovery"]
+    assert told == status.json()["recovery"] == msgspec.to_builtins(worker.recovery)
+    assert (told["rows_read"], told["rows"], told["percent"]) == (250_000, 1_000_000, 25.0)
 
 
 async def test_metrics_are_those_of_prometheus(client: httpx.AsyncClient) -> None:

@@ -156,6 +156,30 @@ async def test_an_unreachable_worker_is_seen_and_so_is_its_return(page: Page, se
         await again.stop()
 
 
+async def test_a_recovery_is_shown_while_it_lasts(page: Page, worker: SampleWorker) -> None:
+    """A bar per table stands as far as the table is; afterwards it is gone."""
+    recovery = page.locator("#recovery")
+    await playwright.expect(recovery).to_be_hidden()
+    worker.current = msgspec.structs.replace(worker.current, phase="recovering", recovery=worker.recovery)
+    await playwright.expect(page.locator("#phase")).to_have_text("recovering")
+    await playwright.expect(page.locator("#recovery-note")).to_have_text(
+        "25 %: 250,000 of 1,000,000 rows, 125,000 rows/s"
+    )
+    bars = page.locator("#recovery-tables progress")
+    assert await bars.evaluate_all("bars => bars.map((bar) => bar.position)") == [0.25, 0.25]
+    await page.set_viewport_size({"width": 360, "height": 800})
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    worker.current = msgspec.structs.replace(worker.current, phase="ready", recovery=None)
+    await playwright.expect(recovery).to_be_hidden()
+
+
+async def test_standbys_are_told_from_actives(page: Page) -> None:
+    """A partition that the worker only follows is not taken for one that it decides on."""
+    rows = page.locator("#partition-rows tr")
+    await playwright.expect(rows.nth(0)).to_contain_text("active")
+    await playwright.expect(rows.nth(1)).to_contain_text("standby")
+
+
 async def test_no_width_needs_sideways_scrolling(page: Page) -> None:
     """From a phone to a wide screen, with the panel closed and open."""
     for width in (360, 768, 1024, 1920):
