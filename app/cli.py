@@ -131,7 +131,9 @@ def simulate(
     out_dir: Annotated[Path | None, typer.Option("--out", help="Write files into this folder, not to Kafka.")] = None,
     file_format: Annotated[Literal["ndjson", "parquet"], typer.Option("--format", help="Of the files.")] = "ndjson",
     rate: Annotated[float, typer.Option(min=0.01, help="Payments per second of event time.")] = 100.0,
-    speed: Annotated[float, typer.Option(min=0.01, help="Event time against the wall clock.")] = 1.0,
+    speed: Annotated[
+        float, typer.Option(min=0.01, help="Event time against the wall clock; above 1 needs --duration.")
+    ] = 1.0,
     duration: Annotated[float | None, typer.Option(help="Seconds of event time; default: endless.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Messages, at most.")] = None,
     fraud_share: Annotated[float, typer.Option(help="Share of payments that are frauds (real: 0.000042).")] = 0.003,
@@ -143,7 +145,8 @@ def simulate(
 ) -> None:
     """Generate Pix traffic of a seeded population, with every typology as a story, and the MED feedback that follows.
 
-    To Kafka in event-time order at the given rate, or to files (--out).
+    To Kafka in order of arrival at the given rate, or to files (--out). With --speed above 1, event time starts in the
+    past and ends at the clock, so the traffic needs a --duration.
     """
     from ops.commands import simulate_files, simulate_kafka
 
@@ -164,7 +167,11 @@ def send(
     speed: Annotated[float | None, typer.Option(help="Event time against the wall clock; default: at once.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows, at most.")] = None,
     shift_to_now: Annotated[
-        bool, typer.Option("--shift-to-now", help="Move all times so that the newest payment happens now.")
+        bool,
+        typer.Option(
+            "--shift-to-now",
+            help="Move all times so that the newest payment happens now; each payment gets an id of its own.",
+        ),
     ] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the decisions and report them.")] = True,
 ) -> None:

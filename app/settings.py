@@ -107,10 +107,12 @@ class Settings(BaseSettings):
         4000, description="changed rows that force a checkpoint sooner"
     )
     retry_window_s: Annotated[int, Field(ge=1, le=604800)] = Field(
-        3600, description="a repeated end_to_end_id is answered with its first decision for so long (event time)"
+        3600,
+        description="a repeated end_to_end_id is answered with its first decision for so long, by the log's clock "
+        "(Kafka timestamps)",
     )
     retry_max_ids: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
-        200_000, description="end_to_end_ids remembered per partition, at most"
+        200_000, description="the last so many end_to_end_ids of a partition are known, at most"
     )
     max_active_keys: Annotated[int, Field(ge=100, le=100_000_000)] = Field(
         2_000_000, description="profiles kept in memory per partition; idle ones beyond go to RocksDB"

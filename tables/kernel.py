@@ -32,7 +32,6 @@ from tables.kernel_memory import (
     find,
     find_or_create,
     has_room,
-    index_insert,
     integer,
     mark_dirty,
 )
@@ -46,7 +45,6 @@ from tables.layout import (
     FLAGS,
     LOG_COUNT,
     MEASURES,
-    SLOTS_USED,
     TAG_SETS,
     WINDOWS,
 )
@@ -68,7 +66,6 @@ __all__ = [
     "mark_keys",
     "measure_rows",
     "new_findings",
-    "rebuild_index",
     "resolve",
     "restore_rows",
     "run",
@@ -254,18 +251,6 @@ def _restore_rows(sources: int) -> Callable[[State, Plan, Findings, Array, Array
     return restore_rows
 
 
-def _rebuild_index(sources: int) -> Callable[[State], None]:
-    @cached
-    def rebuild_index(state: State) -> None:
-        sources  # noqa: B018 (names the digest in the closure: see the module's docstring)
-        for slot in range(1, state.counts[SLOTS_USED]):
-            key = state.headers[slot].hash
-            if key != 0:
-                index_insert(state.index_hashes, state.index_slots, key, slot)
-
-    return rebuild_index
-
-
 def _drop_rows(sources: int) -> Callable[[State, Array], None]:
     @cached
     def drop_rows(state: State, slots: Array) -> None:
@@ -314,9 +299,6 @@ restore_rows = _restore_rows(SOURCES)
 
 drop_rows = _drop_rows(SOURCES)
 """drop_rows(state, slots): forgets rows."""
-
-rebuild_index = _rebuild_index(SOURCES)
-"""rebuild_index(state): fills an empty index from the rows."""
 
 mark_keys = _mark_keys(SOURCES)
 """mark_keys(state, keys, fraud_type, delta, timestamps): counts confirmed-fraud markers up or down."""
