@@ -1,0 +1,255 @@
+"""After the run: what is in the log against an unbroken run over the same logs, and against the naive oracle."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from app.domain.decision import decode_decision, encode_vectors
+from app.topics import ENRICHED, MARKERS, REJECTED, TRANSACTIONS
+from models.judging import Decided, Observed, judge
+from models.outputs import Send
+from models.payer_stage import PayerStage
+from models.receiver_stage import FEATURES_VERSION, ReceiverStage
+from tables import aggregates
+from tables.catalog import CATALOG
+from tables.events import is_refund, receiver_events
+from tables.layout import SLOTS_USED
+
+from .naive_check import payer_mismatches, receiver_mismatches
+from .transport import CHANGELOGS
+from .witness import read_frame
+
+if TYPE_CHECKING:
+    from .world import World
+
+__all__ = ["check"]
+
+_MARKERS_ONLY = (aggregates.Marks, aggregates.SinceMark)
+_STEADY = np.array(
+    [
+        not isinstance(feature.aggregate, _MARKERS_ONLY) and feature.aggregate not in _MARKERS_ONLY
+        for feature in CATALOG.stage_features("receiver")
+    ]
+)
+"""The receiver's features that do not depend on how markers and payments interleave."""
+
+_NO_TIMES = np.zeros(1000, np.int64)
+"""Long ago: an id is then held against the memory's own clock."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def check(world: World) -> None:
+    """Hold the end of a run against what should be; violations go to the world."""
+    letters: defaultdict[tuple[str, int, int], set[bytes]] = defaultdict(set)
+    decided: list[Decided] = []
+    payers: list[PayerStage] = []
+    for partition in range(world.plan.partitions):
+        _check_receivers(world, partition, letters)
+        stage, output = _check_payers(world, partition, letters)
+        payers.append(stage)
+        decided.append(output)
+    _check_letters(world, letters)
+    _check_decisions(world, payers, decided)
+
+
+# -- states
+
+
+def _rows(stage: Any) -> dict[bytes, bytes]:  # noqa: ANN401 - either stage
+    profiles = stage.state.profiles
+    used = int(profiles._state.counts[SLOTS_USED])
+    return dict(zip(*profiles._export(np.flatnonzero(profiles._state.headers["hash"][:used])), strict=True))
+
+
+def _restored(world: World, table: str, partition: int, stage: Any) -> Any:  # noqa: ANN401 - either stage
+    log = world.log.partitions[CHANGELOGS[table], partition]
+    records = log.read(0, log.end)
+    stage.state.restore(records.keys, records.values)
+    stage.state.finish_restore()
+    return stage
+
+
+def _compare(world: World, name: str, found: Any, expected: Any) -> None:  # noqa: ANN401 - either stage
+    rows, wanted = _rows(found), _rows(expected)
+    wrong = [key.hex() for key in sorted({*rows, *wanted}) if rows.get(key) != wanted.get(key)]
+    if wrong:
+        world.violated("state equals that of an unbroken run", f"{name}: {len(wrong)} rows, {', '.join(wrong[:4])}")
+    positions, ends = found.state.next_offsets(), expected.state.next_offsets()
+    if positions != ends:
+        world.violated("state reflects the whole log", f"{name}: {positions}, the logs end at {ends}")
+    forgotten = _known_ids(world, found) ^ _known_ids(world, expected)
+    if forgotten:
+        world.violated("ids known equal those of an unbroken run", f"{name}: {len(forgotten)}, {min(forgotten)}")
+
+
+def _known_ids(world: World, stage: Any) -> set[str]:  # noqa: ANN401 - either stage
+    """Which ids a stage would recognise; asked last, since the answer takes them up."""
+    ids = sorted(world.traffic.ids)
+    first, _ = stage.state.memories["payments"].first_occurrences([one.encode() for one in ids], _NO_TIMES[: len(ids)])
+    return {one for one, is_first in zip(ids, first.tolist(), strict=True) if not is_first}
+
+
+def _check_receivers(world: World, partition: int, letters: dict[tuple[str, int, int], set[bytes]]) -> None:
+    plan = world.plan
+    retry = (plan.retry_window_ms, plan.retry_max_ids)
+    reference = ReceiverStage(partition, plan.partitions, world.decoder, *retry)
+    log = world.log.partitions[TRANSACTIONS.name, partition]
+    frames: list[Any] = []
+    if log.end:
+        output = reference.apply(log.read(0, log.end))
+        _add_letters(letters, output.sends)
+        frames = [read_frame(value)[1] for send in output.sends if send.topic == ENRICHED.name for value in send.values]
+    markers = world.log.partitions[MARKERS.name, partition]
+    if markers.end:
+        reference.apply_markers(markers.read(0, markers.end))
+    found = _restored(world, "receivers", partition, ReceiverStage(partition, plan.partitions, world.decoder, *retry))
+    _compare(world, f"receivers-{partition}", found, reference)
+    expected = {int(row["transaction"]["source_offset"]): row for frame in frames for row in frame}
+    _check_frames(world, partition, expected)
+
+
+def first_debits(world: World, upstream: int) -> dict[int, Any]:
+    """Return the debits of one upstream partition by source offset: the first of each that the log has."""
+    firsts: dict[int, Any] = {}
+    for partition in range(world.plan.partitions):
+        for value in world.log.partitions[ENRICHED.name, partition].values:
+            source, debits, _ = read_frame(value)
+            if source == upstream:
+                for row in debits:  # type: ignore[attr-defined]
+                    firsts.setdefault(int(row["transaction"]["source_offset"]), row)
+    return firsts
+
+
+def _check_frames(world: World, partition: int, expected: dict[int, Any]) -> None:
+    found = first_debits(world, partition)
+    if found.keys() != expected.keys():
+        odd = sorted(found.keys() ^ expected.keys())
+        world.violated("every payment reaches stage 2", f"{TRANSACTIONS.name}-{partition}: offsets {odd[:8]}")
+        return
+    for offset, row in found.items():
+        wanted = expected[offset]
+        same = all(row[name].tobytes() == wanted[name].tobytes() for name in ("transaction", "received_at", "retry"))
+        if not same or row["receiver"][_STEADY].tobytes() != wanted["receiver"][_STEADY].tobytes():
+            world.violated("what stage 1 sends is that of an unbroken run", f"{TRANSACTIONS.name}-{partition}@{offset}")
+            return
+    if world.plan.forgets_ids or not found:
+        return
+    ordered = [found[offset] for offset in sorted(found)]
+    debits = np.empty(len(ordered), ordered[0].dtype)
+    for place, row in enumerate(ordered):
+        debits[place] = row
+    transactions, features = debits["transaction"], debits["receiver"]
+    events = receiver_events(transactions)
+    retries = np.array([bool(row["retry"]) for row in ordered])
+    events["counts"] &= ~retries
+    events["wants_features"] &= ~retries & ~is_refund(transactions)
+    for text in receiver_mismatches(events, features):
+        world.violated("features equal the naive oracle's", f"{TRANSACTIONS.name}-{partition}: {text}")
+
+
+def _check_payers(
+    world: World, partition: int, letters: dict[tuple[str, int, int], set[bytes]]
+) -> tuple[PayerStage, Decided]:
+    plan = world.plan
+    retry = (plan.retry_window_ms, plan.retry_max_ids)
+    reference = PayerStage(partition, plan.partitions, world.packs[0], *retry)
+    for pack in world.packs:
+        reference.put_in_force(pack, reference.lists)
+    log = world.log.partitions[ENRICHED.name, partition]
+    output = reference.apply(log.read(0, log.end))
+    _add_letters(letters, output.sends)
+    found = _restored(world, "payers", partition, PayerStage(partition, plan.partitions, world.packs[0], *retry))
+    if log.end:
+        _compare(world, f"payers-{partition}", found, reference)
+    if not plan.forgets_ids:
+        for text in payer_mismatches([read_frame(value) for value in log.values], output.decided):
+            world.violated("features equal the naive oracle's", f"{ENRICHED.name}-{partition}: {text}")
+    return reference, output.decided
+
+
+# -- outputs
+
+
+def _add_letters(letters: dict[tuple[str, int, int], set[bytes]], sends: Iterable[Send]) -> None:
+    for send in sends:
+        if send.topic == REJECTED.name:
+            for value in send.values:
+                source = msgspec.json.decode(value)["source"]
+                letters[source["topic"], source["partition"], source["offset"]].add(value)
+
+
+def _check_letters(world: World, expected: dict[tuple[str, int, int], set[bytes]]) -> None:
+    found = {where: texts for where, texts in world.witness.letters.items() if where[0] == TRANSACTIONS.name}
+    wrong = sorted(where for where in {*found, *expected} if found.get(where, set()) != expected.get(where, set()))
+    if wrong:
+        world.violated("one dead letter for each bad message", f"{len(wrong)}, the first of {wrong[0]}")
+
+
+def _check_decisions(world: World, payers: list[PayerStage], decided: list[Decided]) -> None:
+    found: dict[tuple[str, int, int], bytes] = {}
+    for values in world.witness.decisions.values():
+        for value in values:
+            decision = decode_decision(value)
+            where = (decision.end_to_end_id, decision.source.partition, decision.source.offset)
+            if where in found:
+                other = decode_decision(found[where])
+                text = (
+                    f"{where[0]}: {other.versions} at {other.decided_at}, {decision.versions} at {decision.decided_at}"
+                )
+                world.violated("no decision differs from its first", text)
+            found.setdefault(where, value)
+    expected = {
+        (row["id"].decode(), int(row["source_partition"]), int(row["source_offset"]))
+        for one in decided
+        for row in one.rows
+    }
+    if found.keys() != expected:
+        odd = sorted(found.keys() ^ expected)
+        world.violated("one decision for each payment", f"{len(odd)} too many or too few: {odd[:4]}")
+        return
+    lost = sorted(world.traffic.ids - {where[0] for where in found})
+    if lost:
+        world.violated("every payment is decided on", ", ".join(lost[:4]))
+    if not world.plan.forgets_ids and len(found) != len({where[0] for where in found}):
+        world.violated("one decision for each id", f"{len(found)} decisions")
+    for stage, one in zip(payers, decided, strict=True):
+        _check_contents(world, stage, one, found)
+
+
+def _check_contents(
+    world: World, stage: PayerStage, decided: Decided, found: dict[tuple[str, int, int], bytes]
+) -> None:
+    """Take each decision again, under the rules and lists that it names."""
+    groups: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    values = []
+    for place, row in enumerate(decided.rows):
+        values.append(found[row["id"].decode(), int(row["source_partition"]), int(row["source_offset"])])
+        versions = decode_decision(values[-1]).versions
+        groups[versions.rules, versions.lists].append(place)
+    packs = {pack.name: pack for pack in world.packs}
+    for (rules, lists), places in groups.items():
+        part = Observed(
+            decided.transactions[places],
+            decided.received_at[places],
+            decided.rows["timestamp"][places],
+            decided.rows["scored"][places],
+            decided.vectors[places],
+            decided.transactions[:0],
+            np.zeros(0, np.int64),
+        )
+        again = stage.writer.decisions(judge(part, packs[rules], world.lists_by_version[lists]))
+        for place, decision in zip(places, again, strict=True):
+            if _encode(decision) != values[place]:
+                world.violated("a decision follows from its versions", f"{decision.end_to_end_id}, rules {rules}")
+                return
+    vectors = encode_vectors(decided.vectors, FEATURES_VERSION)
+    for row, vector in zip(decided.rows, vectors, strict=True):
+        if vector not in world.witness.vectors[row["id"]]:
+            world.violated("a vector is that of an unbroken run", row["id"].decode())
+            return
