@@ -36,5 +36,6 @@ def feedback_agents(
     async def markers(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
         async for event in stream.noack().events():
             shard = receivers.shard(event.message.partition)
-            metrics.MARKERS.inc(shard.stage.apply_markers(event.value))
-            shard.track(event, outbox.put(()))
+            with shard.applying():
+                metrics.MARKERS.inc(shard.stage.apply_markers(event.value))
+                shard.track(event, outbox.put(()))

@@ -2,12 +2,19 @@
 
 Stage 2 recognises a repeat by its source offset, so what one partition sends to another must not change places; and an
 agent must be able to hand over its outputs without waiting, so that a checkpoint sees a batch and its outputs together.
+
+A worker that was paused for longer than its session must not send: others decide on the same payments by then. Its
+decisions are theirs, byte for byte, unless rules or lists have changed meanwhile, and one payment must not get two. So
+each message is sent under the group's lease, and a worker that was expelled crashes here instead. What remains: a pause
+that begins after the look at the lease and before the bytes leave the machine; a guest whose hypervisor stops all of
+its clocks, until the first heartbeat tells it; a second worker started under the same name, which takes the partitions
+from the first at once, until the first's next heartbeat. State is safe from all of these: see `app.batching.claims`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from mode import Service
@@ -33,10 +40,19 @@ class Outbox(Service):
         Stamps what is sent: the log's clock for the next stage.
     max_jobs
         Jobs that may wait; agents pause beyond it, so that a slow broker bounds memory.
+    confirm_membership
+        Awaited before each message; raises where this worker may own its partitions no more. Without it, it always may.
     """
 
-    def __init__(self, app: BatchApp, clock: Clock, max_jobs: int = 64) -> None:
+    def __init__(
+        self,
+        app: BatchApp,
+        clock: Clock,
+        max_jobs: int = 64,
+        confirm_membership: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__()
+        self._confirm_membership = confirm_membership
         self._app = app
         self._clock = clock
         self._max_jobs = max_jobs
@@ -79,6 +95,8 @@ class Outbox(Service):
             self.add_future(self._confirm(acknowledged, done))
 
     async def _send_one(self, send: Send) -> Awaitable[object]:
+        if self._confirm_membership is not None:
+            await self._confirm_membership()
         stamps = [self._clock.now_ms()] * len(send.values)
         return await self._app.batch_producer.send_records(send.topic, send.partition, send.keys, send.values, stamps)
 

@@ -32,7 +32,7 @@ def payers_agent(
             await outbox.room()
             shard = shards.shard(event.message.partition)
             await controls.apply(shard)
-            with metrics.BATCH_SECONDS.labels("payers").time():
+            with metrics.BATCH_SECONDS.labels("payers").time(), shard.applying():
                 output = shard.stage.apply(event.value)
                 sent = outbox.put(output.sends)
                 shard.track(event, sent)

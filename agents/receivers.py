@@ -23,7 +23,7 @@ def receivers_agent(app: BatchApp, shards: Shards, outbox: Outbox, watch: Callab
         async for event in stream.noack().events():
             await outbox.room()
             shard = shards.shard(event.message.partition)
-            with metrics.BATCH_SECONDS.labels("receivers").time():
+            with metrics.BATCH_SECONDS.labels("receivers").time(), shard.applying():
                 output = shard.stage.apply(event.value)
                 shard.track(event, outbox.put(output.sends))
             metrics.TRANSACTIONS.labels(shard.partition).inc(output.accepted)

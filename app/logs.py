@@ -11,6 +11,9 @@ from structlog.typing import Processor
 
 __all__ = ["configure_logs"]
 
+_REPEAT_S = 10.0
+_MAX_REMEMBERED = 1000
+
 
 def configure_logs(level: str, log_format: Literal["auto", "json", "console"], worker: str) -> None:
     """Send structlog's events and the libraries' stdlib records through one formatter to standard error.
@@ -59,9 +62,34 @@ def configure_logs(level: str, log_format: Literal["auto", "json", "console"], w
     root.setLevel(level)
     if level != "DEBUG":
         handler.addFilter(_is_ours_or_serious)
+        handler.addFilter(_Repeats())
     structlog.contextvars.bind_contextvars(worker=worker)
 
 
 def _is_ours_or_serious(record: logging.LogRecord) -> bool:
     """Structlog hands over dicts; a string is a library's (mode logs under the names of our own modules)."""
     return isinstance(record.msg, dict) or record.levelno >= logging.WARNING
+
+
+class _Repeats(logging.Filter):
+    """Shows what a library keeps saying once in ten seconds: aiokafka reports every retry, dozens a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Count a line that was shown lately; the next one shown says how often."""
+        if isinstance(record.msg, dict):  # our own
+            return True
+        line = record.getMessage()
+        at_s, hidden = self._shown.get((record.name, line), (float("-inf"), 0))
+        if record.created - at_s < _REPEAT_S:
+            self._shown[record.name, line] = (at_s, hidden + 1)
+            return False
+        if len(self._shown) >= _MAX_REMEMBERED:
+            self._shown.clear()
+        self._shown[record.name, line] = (record.created, 0)
+        if hidden:
+            record.msg, record.args = f"{line} ({hidden} times more since it was last shown)", ()
+        return True

@@ -25,8 +25,9 @@ from agents.outbox import Outbox
 from agents.payers import payers_agent
 from agents.receivers import receivers_agent
 from app.asyncapi import render_asyncapi
-from app.batching import BatchApp
+from app.batching import BatchApp, packing, unpacking
 from app.clock import SYSTEM_CLOCK
+from app.connection import check_connection
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
@@ -64,7 +65,8 @@ class PixguardApp(BatchApp):
         """Compile the kernels before the group knows of this worker; the web view answers meanwhile."""
         started = time.monotonic()
         log.info("warming up", hint="half a minute the first time, then a second")
-        await asyncio.to_thread(self.warm_up)
+        for compile_part in (packing.warm_up, unpacking.warm_up, self.warm_up):
+            await asyncio.to_thread(compile_part)
         _calm_collector()
         log.info("warm", seconds=round(time.monotonic() - started, 1))
         self.phase = "joining"
@@ -143,7 +145,7 @@ def build_node(settings: Settings) -> Node:
         app.tables.add(table)
     app.controls = controls
     app.warm_up = partial(warm_up, decoder, controls.pack)
-    outbox = Outbox(app, SYSTEM_CLOCK)
+    outbox = Outbox(app, SYSTEM_CLOCK, confirm_membership=app.confirm_membership)
     view = LiveView(settings, app, hash_key)
     receivers_agent(app, app.receivers.shards, outbox, view.watch_received)
     payers_agent(app, app.payers.shards, outbox, controls, view.watch_decided)
@@ -232,4 +234,5 @@ def run_worker(settings: Settings) -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     node = build_node(settings)
+    loop.run_until_complete(check_connection(settings))
     _Runner(node, loop).execute_from_commandline()

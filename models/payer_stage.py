@@ -37,6 +37,10 @@ __all__ = ["PayerOutput", "PayerStage"]
 
 _RECEIVER_FEATURES = len(CATALOG.stage_features("receiver"))
 _CREDITED = LOGS["payer"].index("credited")
+_WINDOWS_HERE = 2
+"""How much longer this stage remembers: its clock tells when frames were sent, so two of them may lie further apart
+than their transactions did. Stage 1 may fall behind by a whole window, and all that it calls a retry is still known."""
+
 _RULES = "rules"
 _LISTS = "lists"
 _PACK_PREFIX = "pack/"
@@ -82,7 +86,7 @@ class PayerStage:
     def __init__(
         self, partition: int, partitions: int, pack: RulePack, retry_window_ms: int, retry_max_ids: int
     ) -> None:
-        self._ids = IdMemory(DECIDED_DTYPE, retry_window_ms, retry_max_ids)
+        self._ids = IdMemory(DECIDED_DTYPE, _WINDOWS_HERE * retry_window_ms, retry_max_ids)
         self.state = PartitionState(Profiles("payer"), {"payments": self._ids})
         self.pack = pack
         self.lists = Lists()
@@ -144,7 +148,7 @@ class PayerStage:
         sends = self._decision_sends(decided)
         rejections: list[Rejection] = []
         if len(observed.repeats):
-            answers, rejections = self._answer(observed.repeats)
+            answers, rejections = self._answer(observed.repeats, observed.originals)
             sends += answers
         return PayerOutput(sends, decided, len(observed.repeats) - len(rejections), rejections)
 
@@ -152,8 +156,11 @@ class PayerStage:
         """Let the profiles learn from a batch, and read what each new debit is to be decided on."""
         arrivals = self._arrivals(self.state.accept(ENRICHED.name, records))
         transactions = arrivals.debits["transaction"]
-        # What stage 1 calls a retry is one even where this partition has forgotten (or never saw) the first.
-        first = self._ids.first_occurrences(transactions["end_to_end_id"].tolist()) & ~arrivals.debits["retry"]
+        # What stage 1 calls a retry is one even where this partition has forgotten (or never saw) the first: it is
+        # rejected. What stage 1 has forgotten and this partition has not is answered, and counts here no more.
+        first, positions = self._ids.first_occurrences(
+            transactions["end_to_end_id"].tolist(), arrivals.debit_log_ms, arrivals.debits["retry"]
+        )
         counts = first & ~is_refund(transactions)
         payer_slice = self._update(arrivals, counts)
         debits = select(arrivals.debits, first)
@@ -165,6 +172,7 @@ class PayerStage:
             counts[first],
             vectors,
             select(transactions, ~first),
+            positions[~first],
         )
 
     def remember(self, rows: NDArray[np.void]) -> None:
@@ -224,10 +232,13 @@ class PayerStage:
         )
         return decisions + vectors
 
-    def _answer(self, transactions: NDArray[np.void]) -> tuple[list[Send], list[Rejection]]:
+    def _answer(
+        self, transactions: NDArray[np.void], positions: NDArray[np.int64]
+    ) -> tuple[list[Send], list[Rejection]]:
         """Answer repeats with the first decision; an id used for another payment is rejected."""
         ids: list[bytes] = transactions["end_to_end_id"].tolist()
-        known, originals = self._ids.rows(ids)
+        known = positions >= 0
+        originals = self._ids.rows(positions[known])
         same = np.zeros(len(ids), np.bool_)
         same[known] = originals["digest"] == transaction_digest(transactions)[known]
         answers = originals[same[known]]

@@ -135,7 +135,8 @@ class ReceiverStage:
         """Apply a batch of `pix-markers`; how many markers were new."""
         fresh = self.state.accept(MARKERS.name, records)
         markers = [] if fresh is None else [decode_marker(value or b"") for value in fresh.values]
-        first = self._marker_ids.first_occurrences([marker.id for marker in markers])
+        log_ms = np.array([] if fresh is None else fresh.timestamps_ms, np.int64)
+        first, _ = self._marker_ids.first_occurrences([marker.id for marker in markers], log_ms)
         new = [marker for marker, is_first in zip(markers, first, strict=True) if is_first]
         if new:
             for marker in new:
@@ -147,7 +148,7 @@ class ReceiverStage:
                 )
             marked = np.zeros(len(new), MARKED_DTYPE)
             marked["id"] = [marker.id for marker in new]
-            marked["timestamp"] = [marker.timestamp for marker in new]
+            marked["timestamp"] = log_ms[first]
             self._marker_ids.append(marked)
         return len(new)
 
@@ -155,17 +156,17 @@ class ReceiverStage:
         """Which rows repeat an id with the same content, and which use one that another payment has; shape (n,)."""
         ids: list[bytes] = rows["end_to_end_id"].tolist()
         digests = transaction_digest(rows)
-        first = self._ids.first_occurrences(ids)
+        log_ms = _log_times(records, rows["source_offset"])
+        first, positions = self._ids.first_occurrences(ids, log_ms)
         seen = np.zeros(int(first.sum()), SEEN_DTYPE)
         seen["id"] = rows["end_to_end_id"][first]
         seen["digest"] = digests[first]
-        seen["timestamp"] = _log_times(records, rows["source_offset"][first])
+        seen["timestamp"] = log_ms[first]
         self._ids.append(seen)
         reused = np.zeros(len(ids), np.bool_)
         repeats = np.flatnonzero(~first)
         if len(repeats):
-            _, originals = self._ids.rows([ids[place] for place in repeats])
-            reused[repeats] = originals["digest"] != digests[repeats]
+            reused[repeats] = self._ids.rows(positions[repeats])["digest"] != digests[repeats]
         return ~first & ~reused, reused
 
     def _frames(self, debits: NDArray[np.void], counts: NDArray[np.bool_]) -> list[Send]:

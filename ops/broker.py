@@ -1,6 +1,6 @@
-"""One real Kafka node on this machine, for newcomers, tests and CI; its data survive a restart.
+"""Real Kafka on this machine, for newcomers, tests and CI: one node, or a cluster of several; data survive a restart.
 
-KRaft, combined broker and controller, on the loopback interface. See `LocalBroker`.
+KRaft, combined broker and controller, on the loopback interface. See `LocalBroker` and `Quorum`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import BinaryIO, Self
@@ -27,30 +28,23 @@ from aiokafka.protocol.metadata import MetadataRequest_v1, MetadataResponse_v1
 from ops.java import BrokerError, Java, find_java
 from ops.kafka_jars import ensure_jars
 
-__all__ = ["BROKER_CONFIG", "DEFAULT_PORT", "BrokerError", "LocalBroker", "free_port"]
+__all__ = ["BROKER_CONFIG", "DEFAULT_PORT", "BrokerError", "LocalBroker", "Quorum", "free_port"]
 
 DEFAULT_PORT = 9092
 
 _HOST = "127.0.0.1"
-_NODE_ID = 1
+_SAFE_COPIES = 3
 _MAX_BATCH_BYTES = (16 << 20) + (1 << 20)  # a checkpoint of 16 MiB in one record batch, with room for its headers
 
 BROKER_CONFIG: Mapping[str, str] = MappingProxyType(
     {
         "process.roles": "broker,controller",
-        "node.id": str(_NODE_ID),
         "controller.listener.names": "CONTROLLER",
         "log.dirs": "log",  # relative to the data directory, which may so have any name and may move
         # A topic that nobody declared is a mistake: see ops/topic_admin.py.
         "auto.create.topics.enable": "false",
-        "default.replication.factor": "1",
-        "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "4",
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
         "transaction.state.log.num.partitions": "4",
-        "share.coordinator.state.topic.replication.factor": "1",
-        "share.coordinator.state.topic.min.isr": "1",
         "share.coordinator.state.topic.num.partitions": "4",
         # Workers come and go quickly here: no waiting for more of them, and the dead are noticed at once.
         "group.initial.rebalance.delay.ms": "0",
@@ -64,7 +58,7 @@ BROKER_CONFIG: Mapping[str, str] = MappingProxyType(
         "log.cleaner.dedupe.buffer.size": str(16 << 20),
     }
 )
-"""Settings of the node, apart from its ports."""
+"""Settings of every node, apart from its ports and its place in the cluster."""
 
 _JVM_FLAGS = (
     "-Xmx512m",
@@ -114,6 +108,57 @@ def _is_free(port: int) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """The nodes that make up one cluster: all of them are told the same.
+
+    A cluster of several nodes is ready once most of them run, so start them together, each in a thread of its own. The
+    last of them to `stop` find no quorum to take leave of, and are killed when their time is up.
+
+    Parameters
+    ----------
+    cluster_id
+        The cluster's identity; used when a node's storage is made.
+    controller_ports
+        Node id to the port of its controller on 127.0.0.1.
+    """
+
+    cluster_id: str
+    controller_ports: Mapping[int, int]
+
+    @classmethod
+    def of(cls, nodes: int) -> Self:
+        """Return a new cluster of so many nodes, with ids from 1 on and controllers on free ports.
+
+        Raises
+        ------
+        BrokerError
+            When no free port is found.
+        """
+        ports: dict[int, None] = {}  # in order, each once
+        while len(ports) < nodes:
+            ports[free_port()] = None
+        # 16 bytes in base64url without padding. "P" keeps it from beginning with a dash; the last character carries
+        # two bits only, and "A" leaves both zero.
+        cluster_id = "P" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:20] + "A"
+        return cls(cluster_id, dict(enumerate(ports, 1)))
+
+    def config(self) -> dict[str, str]:
+        """Return the nodes' common settings: who votes, and how many copies Kafka keeps of its own topics."""
+        copies = min(_SAFE_COPIES, len(self.controller_ports))
+        in_sync = 2 if copies == _SAFE_COPIES else 1
+        voters = ",".join(f"{node_id}@{_HOST}:{port}" for node_id, port in self.controller_ports.items())
+        return {
+            "controller.quorum.voters": voters,
+            "default.replication.factor": str(copies),
+            "offsets.topic.replication.factor": str(copies),
+            "transaction.state.log.replication.factor": str(copies),
+            "transaction.state.log.min.isr": str(in_sync),
+            "share.coordinator.state.topic.replication.factor": str(copies),
+            "share.coordinator.state.topic.min.isr": str(in_sync),
+        }
+
+
 class LocalBroker:
     """A Kafka node that this process owns; use it as a context manager, or call `start` and `stop`.
 
@@ -132,6 +177,10 @@ class LocalBroker:
         Broker settings beyond, or instead of, `BROKER_CONFIG` and the listeners, as Kafka spells them.
     java
         The Java to run on; None: see `ops.java.find_java`.
+    node_id
+        Which node of `quorum` this is.
+    quorum
+        The cluster that the node is part of; None: it is a cluster by itself.
     """
 
     def __init__(
@@ -142,12 +191,16 @@ class LocalBroker:
         port: int = DEFAULT_PORT,
         config: Mapping[str, str] = MappingProxyType({}),
         java: Java | None = None,
+        node_id: int = 1,
+        quorum: Quorum | None = None,
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.jars_dir = jars_dir
         self.port = port
         self.config = config
         self.java = java
+        self.node_id = node_id
+        self.quorum = quorum
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -190,12 +243,14 @@ class LocalBroker:
         with self._lock() as lock:
             if not _is_free(self.port):
                 raise BrokerError(f"port {self.port} is in use; stop what listens there or choose another port")
-            self._write_config()
+            # A lone node's controller is nobody else's concern: it may listen elsewhere after each start.
+            quorum = self.quorum or Quorum.of(1)
+            self._write_config(quorum)
             if self.log_file.exists():
                 self.log_file.replace(self.log_file.with_suffix(".log.1"))
             try:
                 with self.log_file.open("wb") as log:
-                    self._format(command, log)
+                    self._format(command, quorum.cluster_id, log)
                     self._spawn([*command, "kafka.Kafka", "server.properties"], log, lock)
                 lock.truncate(0)
                 lock.write(str(self.pid).encode())
@@ -256,26 +311,26 @@ class LocalBroker:
             ) from None
         return handle
 
-    def _write_config(self) -> None:
-        controller_port = free_port()
+    def _write_config(self, quorum: Quorum) -> None:
         listeners = f"PLAINTEXT://{_HOST}:{self.port}"
         config = {
             **BROKER_CONFIG,
-            "controller.quorum.voters": f"{_NODE_ID}@{_HOST}:{controller_port}",
-            "listeners": f"{listeners},CONTROLLER://{_HOST}:{controller_port}",
+            **quorum.config(),
+            "node.id": str(self.node_id),
+            "listeners": f"{listeners},CONTROLLER://{_HOST}:{quorum.controller_ports[self.node_id]}",
             "advertised.listeners": listeners,
             **self.config,
         }
         text = "".join(f"{name}={value}\n" for name, value in config.items())
         (self.data_dir / "server.properties").write_text(text, encoding="ascii")
 
-    def _format(self, command: list[str], log: BinaryIO) -> None:
-        """Make the storage on first use. Kafka writes `meta.properties` last, so a half-made one is made again."""
+    def _format(self, command: list[str], cluster_id: str, log: BinaryIO) -> None:
+        """Make the storage on first use; it keeps its identity from then on.
+
+        Kafka writes `meta.properties` last, so a half-made one is made again.
+        """
         if (self.data_dir / "log" / "meta.properties").exists():
             return
-        # A new identity for each data directory, then stable: 16 bytes in base64url without padding. "P" keeps it from
-        # beginning with a dash; the last character carries two bits only, and "A" leaves both zero.
-        cluster_id = "P" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:20] + "A"
         arguments = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "--config=server.properties"]
         done = subprocess.run(  # noqa: S603 - our own arguments
             [*command, *arguments], cwd=self.data_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
@@ -300,7 +355,7 @@ class LocalBroker:
 
     def _wait_until_ready(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        while not _answers(self.port):
+        while not _answers(self.port, self.node_id):
             if self._process is None or (status := self._process.poll()) is not None:
                 raise BrokerError(f"Kafka ended with status {status} while it started:\n{self._log_tail()}")
             if time.monotonic() > deadline:
@@ -323,7 +378,7 @@ class LocalBroker:
             self._guard = None
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, node_id: int) -> bool:
     """Whether the broker answers a metadata request and is part of its own cluster (not fenced by the controller)."""
     request = MetadataRequest_v1([])
     message = RequestHeader_v1(request, correlation_id=1, client_id="pixguard").encode() + request.encode()
@@ -337,4 +392,4 @@ def _answers(port: int) -> bool:
         return False
     body.seek(4, os.SEEK_SET)  # the correlation id
     metadata = MetadataResponse_v1.decode(body)
-    return any(node_id == _NODE_ID for node_id, *_ in metadata.brokers)
+    return any(found == node_id for found, *_ in metadata.brokers)

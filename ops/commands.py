@@ -17,6 +17,7 @@ from rich.table import Table
 
 from agents.controls import DEFAULT_RULES, read_pack
 from app.asyncapi import render_asyncapi
+from app.connection import check_connection
 from app.kafka_options import client_options
 from app.settings import PREFIX, Settings
 from app.topics import topics
@@ -62,6 +63,7 @@ def print_asyncapi(settings: Settings) -> None:
 
 async def show_topics(settings: Settings, out: Console, *, create: bool, fix: bool) -> bool:
     """Create and check the topics; whether all are as declared now."""
+    await check_connection(settings)
     declared = topics(settings.app_id)
     differences = await ensure_topics(
         client_options(settings),

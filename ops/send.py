@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -16,17 +15,17 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from app.domain.fields import FIELDS, Kind
 from app.domain.rejection import Reason, Source
 from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import DECISIONS, REJECTED, TRANSACTIONS
 from ops.answers import Answers, RejectionGroup
-from ops.bulk_sender import BulkSender, SendError, open_producer, require_topics
+from ops.bulk_sender import BulkSender, SendError
+from ops.feed import open_feed
 from ops.files import Chunk, Fault, FileError, read_transactions
-from ops.interrupt import stop_on_interrupt
 from ops.mapping import FileMapping
 from ops.pacing import Pace, Schedule
+from ops.time_shift import shift_chunks
 
 __all__ = ["SendError", "SendProgress", "SendReport", "send_file"]
 
@@ -126,7 +125,8 @@ async def send_file(
         Event time against the wall clock: 1.0 as it happened; None: as fast as possible.
     shift_to_now
         Whether all times of the file are moved, by one amount, so that its newest transaction happens when it is
-        sent. The file is read once more for that.
+        sent, and each payment gets an id of its own, so that a file may be sent again (`ops.time_shift`). The file is
+        read once more for that.
     wait
         Whether to wait for the answers, for as long as some come.
     patience_s
@@ -155,19 +155,13 @@ async def send_file(
     chunks = itertools.chain([next(chunks, Chunk())], chunks)
     if shift_to_now:
         everything = read_transactions(path, mapping=mapping, format=format)
-        chunks = _shifted(chunks, await asyncio.to_thread(_shift_ms, everything, limit, speed))
-    with stop_on_interrupt() as stopped:
-        async with AsyncExitStack() as stack:
-            await require_topics(connection, (TRANSACTIONS, DECISIONS, REJECTED) if wait else (TRANSACTIONS,))
-            producer = open_producer(connection)
-            stack.push_async_callback(producer.stop)
-            await producer.start()
-            follower = await _start_follower(connection, producer, stack) if wait else None
-            sending = _Sending(pace, Schedule(stopped), stopped, follower, progress or (lambda _progress: None))
-            async with BulkSender(
-                producer, TRANSACTIONS.name, sending.answers.acknowledged, sending.on_refused
-            ) as sender:
-                return await sending.run(_limited(chunks, limit), sender, share, patience_s)
+        chunks = shift_chunks(chunks, await asyncio.to_thread(_shift_ms, everything, limit, speed))
+    topics = (TRANSACTIONS, DECISIONS, REJECTED) if wait else (TRANSACTIONS,)
+    async with open_feed(connection, topics) as (producer, stopped), AsyncExitStack() as stack:
+        follower = await _start_follower(connection, producer, stack) if wait else None
+        sending = _Sending(pace, Schedule(stopped), stopped, follower, progress or (lambda _progress: None))
+        async with BulkSender(producer, TRANSACTIONS.name, sending.answers.acknowledged, sending.on_refused) as sender:
+            return await sending.run(_limited(chunks, limit), sender, share, patience_s)
 
 
 class _Sending:
@@ -357,12 +351,6 @@ def _limited(chunks: Iterator[Chunk], limit: int | None) -> Iterator[Chunk]:
         left = None if left is None else left - len(chunk)
 
 
-_TIMES = re.compile(
-    rb'"(?:%s)"\s*:\s*(-?[0-9]{1,14})(?=\s*[,}])'
-    % b"|".join(field.name.encode() for field in FIELDS if field.kind is Kind.TIMESTAMP)
-)
-
-
 def _shift_ms(chunks: Iterator[Chunk], limit: int | None, speed: float | None) -> int:
     """Return what to add to all times so that the newest transaction happens when its turn to be sent comes."""
     times_ms = [
@@ -375,17 +363,3 @@ def _shift_ms(chunks: Iterator[Chunk], limit: int | None, speed: float | None) -
     first_ms, newest_ms = times_ms[0][0], max(newest for _, newest in times_ms)
     sending_ms = 0 if speed is None else round((newest_ms - first_ms) / speed)
     return round(time.time() * 1000) + sending_ms - newest_ms
-
-
-def _shifted(chunks: Iterator[Chunk], shift_ms: int) -> Iterator[Chunk]:
-    """Add to every time of every message, in its bytes: whatever else they hold, or lack, stays as it is."""
-
-    def shift(found: re.Match[bytes]) -> bytes:
-        whole, digits = found.group(0), found.group(1)
-        if int(digits) == 0:  # DICT's "no data"
-            return whole
-        return whole[: -len(digits)] + str(int(digits) + shift_ms).encode()
-
-    for chunk in chunks:
-        chunk.values[:] = [_TIMES.sub(shift, value) for value in chunk.values]
-        yield chunk

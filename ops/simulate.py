@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import NamedTuple
 
 from aiokafka.errors import KafkaError
@@ -13,13 +13,13 @@ from aiokafka.errors import KafkaError
 from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import FEEDBACK, TRANSACTIONS
-from ops.bulk_sender import BulkSender, SendError, open_producer, require_topics
-from ops.interrupt import stop_on_interrupt
+from ops.bulk_sender import BulkSender, SendError
+from ops.feed import open_feed
 from ops.pacing import Pace, Schedule
 from ops.traffic.feedback import FeedbackConfig, MedFeedback
 from ops.traffic.generator import TrafficConfig, generate
 
-__all__ = ["SimulateProgress", "SimulateReport", "simulate_to_kafka"]
+__all__ = ["SimulateProgress", "SimulateReport", "simulate_to_kafka", "timed"]
 
 _CHUNK_MESSAGES = 500
 
@@ -82,14 +82,15 @@ async def simulate_to_kafka(
         How feedback follows; with the defaults where None. What is due only after the last payment is not sent.
     speed
         Event time against the wall clock: 10 sends `10 * rate_per_s` per second, in whose timestamps ten seconds pass
-        in one; None: as fast as possible.
+        in one; None: as fast as possible. Above 1 the traffic needs a `duration_s`, and its event time starts before
+        `start_ms`, so that it ends at the wall clock (`timed`).
     progress
         Called after each portion.
 
     Raises
     ------
     SendError
-        When the cluster has no such topics, or stops taking messages.
+        When the cluster has no such topics, or stops taking messages; for endless traffic faster than the clock.
     SettingsError, ValueError
         For options that cannot be.
     aiokafka.errors.KafkaConnectionError
@@ -97,19 +98,47 @@ async def simulate_to_kafka(
     """
     connection = client_options(settings)
     pace = Pace(None, speed)
-    messages = _messages(config, MedFeedback(feedback or FeedbackConfig(config.seed)))
-    with stop_on_interrupt() as stopped:
-        async with AsyncExitStack() as stack:
-            await require_topics(connection, (TRANSACTIONS, FEEDBACK))
-            producer = open_producer(connection)
-            stack.push_async_callback(producer.stop)
-            await producer.start()
-            run = _Run(pace, stopped, progress or (lambda _progress: None))
-            payments = await stack.enter_async_context(
-                BulkSender(producer, TRANSACTIONS.name, on_refused=run.on_refused)
-            )
-            followups = await stack.enter_async_context(BulkSender(producer, FEEDBACK.name, on_refused=run.on_refused))
+    messages = _messages(timed(config, speed), MedFeedback(feedback or FeedbackConfig(config.seed)))
+    async with open_feed(connection, (TRANSACTIONS, FEEDBACK)) as (producer, stopped):
+        run = _Run(pace, stopped, progress or (lambda _progress: None))
+        async with (
+            BulkSender(producer, TRANSACTIONS.name, on_refused=run.on_refused) as payments,
+            BulkSender(producer, FEEDBACK.name, on_refused=run.on_refused) as followups,
+        ):
             return await run.run(messages, payments, followups)
+
+
+def timed(config: TrafficConfig, speed: float | None) -> TrafficConfig:
+    """Return traffic that ends at the wall clock, where it would run ahead of it.
+
+    Parameters
+    ----------
+    config
+        Its `start_ms` is the wall clock at which sending begins.
+    speed
+        Event time against the wall clock; None: as fast as possible. Up to 1 nothing is changed.
+
+    Raises
+    ------
+    SendError
+        For traffic of no known duration that is faster than the wall clock: its timestamps would lead ever further,
+        and the stream rejects those of the day after next.
+
+    Examples
+    --------
+    >>> from ops.traffic.generator import TrafficConfig
+    >>> timed(TrafficConfig(1_790_000_000_000, duration_s=3_600.0), 10.0).start_ms - 1_790_000_000_000
+    -3240000
+    """
+    if speed is not None and speed <= 1:
+        return config
+    if config.duration_s is None:
+        raise SendError(
+            f"--speed {'above 1' if speed is None else format(speed, 'g')} needs an end, so that event time can start "
+            "in the past and reach the clock: give --duration, in seconds of event time"
+        )
+    sending_s = 0.0 if speed is None else config.duration_s / speed
+    return replace(config, start_ms=config.start_ms - round((config.duration_s - sending_s) * 1000))
 
 
 class _Message(NamedTuple):

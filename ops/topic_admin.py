@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from app.topics import Topic
 
@@ -20,6 +21,10 @@ _SAFE_REPLICAS = 3
 _SOURCE_TOPIC = 1  # DescribeConfigs: a value set on the topic itself, not a default
 _CREATE_TIMEOUT_S = 30.0
 _POLL_S = 0.05
+_ATTEMPT_TIMEOUT_S = 10.0  # Kafka strikes a dead broker off its list after 9 s
+_ATTEMPTS_TIMEOUT_S = 30.0
+
+Answer = TypeVar("Answer")
 
 
 class TopicError(RuntimeError):
@@ -72,7 +77,8 @@ async def ensure_topics(
     partitions
         For topics that declare none.
     replication_factor
-        Copies of each topic; 0: three where the cluster has three brokers, else one. More than this is no difference.
+        Copies of each topic; 0: three where the cluster has three brokers (one that is down counts if it holds a copy
+        of any topic), else one. More than this is no difference.
     create
         Whether missing topics are created; else they are reported.
     fix
@@ -89,8 +95,8 @@ async def ensure_topics(
     admin = AIOKafkaAdminClient(**connection)
     await admin.start()
     try:
-        copies = replication_factor or await _default_replication(admin)
         present = await _partitions_of(admin)
+        copies = replication_factor or await _default_replication(admin, present)
         missing = [topic for topic in declared if topic.name not in present]
         created = await _create(admin, missing, partitions, copies) if create else set()
         differences = [
@@ -125,14 +131,37 @@ def declared_config(topic: Topic, replication_factor: int) -> dict[str, str]:
     return {**safe, **topic.config}
 
 
-async def _default_replication(admin: AIOKafkaAdminClient) -> int:
-    brokers = (await admin.describe_cluster())["brokers"]
+async def _patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Ask the cluster, and again after a passing error.
+
+    aiokafka asks any broker of the cluster's list, where one that has just died stays for a while, and gives up when
+    it is that one; for a controller's answer it waits on the same dead broker instead.
+    """
+    deadline_s = time.monotonic() + _ATTEMPTS_TIMEOUT_S
+    while True:
+        try:
+            async with asyncio.timeout(_ATTEMPT_TIMEOUT_S):
+                return await ask()
+        except TimeoutError as error:
+            if time.monotonic() > deadline_s:
+                raise TopicError(f"the cluster did not answer within {_ATTEMPTS_TIMEOUT_S:g} s") from error
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline_s:
+                raise
+        await asyncio.sleep(_POLL_S)
+
+
+async def _default_replication(admin: AIOKafkaAdminClient, present: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
+    # A cluster lists only the brokers that are up. One that is down now still has its copies: it counts.
+    brokers = {broker["node_id"] for broker in (await _patiently(admin.describe_cluster))["brokers"]}
+    for partitions in present.values():
+        brokers.update(*(partition["replicas"] for partition in partitions))
     return _SAFE_REPLICAS if len(brokers) >= _SAFE_REPLICAS else 1
 
 
 async def _partitions_of(admin: AIOKafkaAdminClient) -> dict[str, Sequence[Mapping[str, Any]]]:
     # All topics, not by name: a broker that creates topics automatically would create those that it is asked about.
-    return {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+    return {topic["topic"]: topic["partitions"] for topic in await _patiently(admin.describe_topics)}
 
 
 async def _create(admin: AIOKafkaAdminClient, topics: list[Topic], partitions: int, copies: int) -> set[str]:
@@ -143,7 +172,7 @@ async def _create(admin: AIOKafkaAdminClient, topics: list[Topic], partitions: i
         NewTopic(topic.name, topic.partitions or partitions, copies, topic_configs=declared_config(topic, copies))
         for topic in topics
     ]
-    answer = await admin.create_topics(wanted, timeout_ms=int(_CREATE_TIMEOUT_S * 1000))
+    answer = await _patiently(partial(admin.create_topics, wanted, timeout_ms=int(_CREATE_TIMEOUT_S * 1000)))
     created = set()
     for name, code, message in answer.topic_errors:
         if code == 0:
@@ -198,7 +227,7 @@ async def _check_configs(
             altered.append(ConfigResource(ConfigResourceType.TOPIC, topic.name, {**kept, **expected}))
     if not (fix and altered):
         return differences
-    for answer in await admin.alter_configs(altered):
+    for answer in await _patiently(partial(admin.alter_configs, altered)):
         for code, message, _kind, name in answer.resources:
             if code != 0:
                 raise TopicError(f"{name}: not altered: {message or for_code(code).__name__}")
@@ -210,7 +239,8 @@ async def _settings_of(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[
     if not topics:
         return {}
     settings = {}
-    for answer in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, t.name) for t in topics]):
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in topics]
+    for answer in await _patiently(partial(admin.describe_configs, resources)):
         for code, message, _kind, name, entries in answer.resources:
             if code != 0:
                 raise TopicError(f"{name}: its settings cannot be read: {message or for_code(code).__name__}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tables.layout import Array
 
-__all__ = ["CALENDAR", "night"]
+__all__ = ["BRASILIA_MS", "CALENDAR", "NIGHT_FROM", "NIGHT_TO"]
 
 BRASILIA_MS = -3 * HOUR_MS
 """No daylight saving time since 2019, and Pix began in 2020."""
@@ -43,12 +43,6 @@ def day_of_month(timestamp: Array) -> Array:
     dates = days.astype("datetime64[D]")
     since_first: Array = (dates - dates.astype("datetime64[M]").astype("datetime64[D]")).astype(np.float64)
     return since_first + 1.0
-
-
-def night(timestamp: Array) -> Array:
-    """Return whether it is night, 20:00 to 06:00; bool, shape (n,)."""
-    hour = (timestamp + BRASILIA_MS) % DAY_MS // HOUR_MS
-    return (hour >= NIGHT_FROM) | (hour < NIGHT_TO)
 
 
 CALENDAR: dict[str, Callable[[Array], Array]] = {

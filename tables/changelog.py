@@ -1,6 +1,8 @@
 """Shards as a Faust collection: checkpoints in a compacted topic, and back from it in recovery.
 
 Faust gives the changelog topic, co-partitioning, standbys and recovery; this file decides what a changelog record is.
+A changelog has one writer per partition, the last that has claimed it (`app.batching.claims`): a worker claims what it
+is assigned before recovery asks where the changelog ends, so nothing can come behind what it recovers but its own.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from faust.types import TP, EventT
 from mode import Service
 
 from app import metrics
-from app.batching import Batch, BatchApp, BatchSchema
+from app.batching import CLAIM_KEY, Batch, BatchApp, BatchSchema, Claims
 from app.clock import Clock
 from app.topics import MAX_CHECKPOINT_BYTES
 from tables.cold import ColdStore
@@ -28,6 +30,7 @@ __all__ = ["ShardTable"]
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.02
+_RENEWAL_POLL_S = 60.0
 
 
 class ShardStore(Store[bytes, bytes]):
@@ -57,8 +60,13 @@ class ShardStore(Store[bytes, bytes]):
         newly_assigned: set[TP],  # noqa: ARG002
         generation_id: int = 0,  # noqa: ARG002
     ) -> None:
-        """Drop the shards that went elsewhere: their next owner's checkpoints make them stale."""
-        self.table.shards.keep({tp.partition for tp in assigned if tp.topic == self.table.changelog_topic_name})
+        """Drop the shards that went elsewhere: their next owner's checkpoints make them stale. Claim those that came.
+
+        Faust starts recovery after this. Standbys are not claimed: they read what their owner writes.
+        """
+        name = self.table.changelog_topic_name
+        self.table.shards.keep({tp.partition for tp in assigned if tp.topic == name})
+        await self.table.claims.keep({tp.partition for tp in self.app.assignor.assigned_actives() if tp.topic == name})
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:  # noqa: ARG002
         """Make the active shards usable."""
@@ -73,17 +81,17 @@ class ShardStore(Store[bytes, bytes]):
     ) -> None:
         """Take up what recovery read. Faust swallows exceptions here, so each one stops the worker."""
         for event in batch:
-            records = cast("Batch", event.value)
+            keys, values = _rows(cast("Batch", event.value))
             shard = self.table.shards.shard(event.message.partition)
             try:
-                shard.stage.state.restore(records.keys, records.values)
+                shard.stage.state.restore(keys, values)
             except Exception as error:
                 log.exception("changelog unreadable", table=self.table.name, partition=shard.partition)
                 self.table.crash_soon(error)
                 raise
             shard.changelog_offset = event.message.offset
-            shard.recovered_rows += len(records.values)
-            metrics.RECOVERED_ROWS.labels(self.table.name).inc(len(records.values))
+            shard.recovered_rows += len(values)
+            metrics.RECOVERED_ROWS.labels(self.table.name).inc(len(values))
 
     # The mapping interface of Faust's stores: rows are read and written by the kernel, not one by one.
     def __getitem__(self, key: bytes) -> bytes:
@@ -108,6 +116,14 @@ class ShardStore(Store[bytes, bytes]):
     def restore_backup(self, *args: object, **options: object) -> None:
         """Not supported: the changelog is the backup."""
         raise NotImplementedError("the changelog is the backup")
+
+
+def _rows(records: Batch) -> tuple[Sequence[bytes | None], Sequence[bytes | None]]:
+    """Keys and values without the claim records, which are about the log and no state."""
+    if CLAIM_KEY not in records.keys:
+        return records.keys, records.values
+    rows = [(key, value) for key, value in zip(records.keys, records.values, strict=True) if key != CLAIM_KEY]
+    return [key for key, _ in rows], [value for _, value in rows]
 
 
 class ShardTable(Collection):
@@ -153,15 +169,18 @@ class ShardTable(Collection):
             extra_topic_configs={"max.message.bytes": str(MAX_CHECKPOINT_BYTES)},
             **options,
         )
+        self.claims = Claims(lambda: app.batch_producer, self.changelog_topic_name, app.conf.broker_client_id)
 
     async def append(self, partition: int, keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
-        """Append one checkpoint as one record batch; the offset of its last record, acknowledged by all replicas."""
+        """Append one checkpoint as one record batch; the offset of its last record, acknowledged by all replicas.
+
+        Raises
+        ------
+        FencedError
+            If another worker has claimed the partition: it recovered without this checkpoint, which must stay out.
+        """
         now_ms = self.shards.clock.now_ms()
-        sent = await self.app.batch_producer.send_records(
-            self.changelog_topic_name, partition, keys, values, [now_ms] * len(keys), atomic=True
-        )
-        (written,) = await sent
-        return int(written.offset) + len(keys) - 1
+        return await self.claims.append(partition, keys, values, [now_ms] * len(keys))
 
     async def crash(self, error: BaseException) -> None:
         """Stop the worker."""
@@ -176,6 +195,12 @@ class ShardTable(Collection):
         while not self.should_stop:
             await self.sleep(_TICK_S)
             self.shards.start_due_checkpoint()
+
+    @Service.task
+    async def _renew_claims(self) -> None:
+        while not self.should_stop:
+            await self.sleep(_RENEWAL_POLL_S)
+            await self.claims.renew_due()
 
     def _new_store(self) -> ShardStore:
         return ShardStore("shards://", self.app, self, table_name=self.name, loop=self.loop)

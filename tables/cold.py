@@ -296,10 +296,11 @@ def _options() -> Options:
 
 
 def expire(profiles: Profiles, cold: Cold, *, idle_before_ms: int, max_active: int, most: int = EXPIRE_MOST) -> int:
-    """Keep memory bounded: move the idlest rows to disk once there are more than `max_active`.
+    """Keep memory bounded: move idle rows to disk once there are more than `max_active`.
 
     Up to a quarter more than `max_active` rows stay as long as none is idle. Beyond it the idlest leave whatever
-    their age, since memory must have a bound. Only rows that the changelog has can leave.
+    their age, since memory must have a bound. Only rows that the changelog has can leave. A call looks at a part of
+    the rows, see `Profiles.evict`: "the idlest" are those of that part.
 
     Parameters
     ----------
@@ -328,7 +329,7 @@ def expire(profiles: Profiles, cold: Cold, *, idle_before_ms: int, max_active: i
 def _move(profiles: Profiles, cold: Cold, idle_before_ms: int, bound: int, most: int) -> int:
     keep = max(bound, len(profiles) - most)
     if len(profiles) <= keep:
-        return 0  # looking for idle rows reads every row
+        return 0
     keys, values = profiles.evict(idle_before_ms, keep)
     cold.put(keys, values)
     return len(keys)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.domain.fields import INITIATIONS, PERSONS, PURPOSES
-from tables.calendar import night
+from tables.calendar import BRASILIA_MS, NIGHT_FROM, NIGHT_TO
 from tables.catalog import CATALOG
-from tables.layout import EVENT_DTYPE, FLAGS, LOGS
+from tables.kernel import cached
+from tables.layout import DAY_MS, EVENT_DTYPE, FLAGS, HOUR_MS, LOGS
 
 if TYPE_CHECKING:
     from tables.layout import Array
@@ -23,12 +24,38 @@ _NATURAL = PERSONS.index("NATURAL") + 1
 _LEGAL = PERSONS.index("LEGAL") + 1
 _STATIC_QR = INITIATIONS.index("QRES") + 1
 _CASH = (PURPOSES.index("GSCB") + 1, PURPOSES.index("OTHR") + 1)
+_MARKED_BIT = np.uint16(1 << FLAGS.index("RECEIVER_MARKED"))
+(
+    _NIGHT_BIT,
+    _NEAR_LIMIT_BIT,
+    _ROUND_BIT,
+    _STATIC_QR_BIT,
+    _LEGAL_PAYER_BIT,
+    _NATURAL_PAIR_BIT,
+    _UNREGISTERED_DEVICE_BIT,
+    _CASH_BIT,
+) = (
+    1 << FLAGS.index(flag)
+    for flag in (
+        "NIGHT",
+        "NEAR_LIMIT",
+        "ROUND",
+        "STATIC_QR",
+        "LEGAL_PAYER",
+        "NATURAL_PAIR",
+        "UNREGISTERED_DEVICE",
+        "CASH",
+    )
+)
+_FRAUD_MARKS = CATALOG.positions("receiver")["receiver_fraud_marks"]
 _REFUNDS = (PURPOSES.index("REFU") + 1, PURPOSES.index("IPRT") + 1)
 
 
 def is_refund(transactions: Array) -> Array:
     """Return which transactions return money: these are neither scored nor counted as behaviour; bool, shape (n,)."""
-    return _any_of(transactions["purpose"], _REFUNDS)
+    purposes = transactions["purpose"]
+    refunds: Array = (purposes == _REFUNDS[0]) | (purposes == _REFUNDS[1])  # np.isin costs 15 us whatever the length
+    return refunds
 
 
 def receiver_events(transactions: Array) -> Array:
@@ -64,8 +91,8 @@ def debit_events(transactions: Array, receiver_slice: Array) -> Array:
     -------
     EVENT_DTYPE, shape (n,): key is the payer's account, counterparty the receiver's account.
     """
-    marked = receiver_slice[:, CATALOG.positions("receiver")["receiver_fraud_marks"]] > 0
-    events = _events(transactions, "payer", "sent", _flags(transactions) | _bit("RECEIVER_MARKED", marked))
+    marked = receiver_slice[:, _FRAUD_MARKS] > 0
+    events = _events(transactions, "payer", "sent", _flags(transactions) | marked.astype(np.uint16) * _MARKED_BIT)
     events["key"] = transactions["payer_account"]
     events["other"] = transactions["receiver_account"]
     events["device"] = transactions["device_id"]
@@ -101,29 +128,59 @@ def _events(transactions: Array, stage: str, log: str, flags: Array) -> Array:
     return events
 
 
-def _any_of(codes: Array, wanted: tuple[int, int]) -> Array:
-    # np.isin costs 15 us a call whatever the length.
-    found: Array = (codes == wanted[0]) | (codes == wanted[1])
-    return found
-
-
-def _bit(flag: str, carried: Array) -> Array:
-    return carried.astype(np.uint16) << np.uint16(FLAGS.index(flag))
-
-
 def _flags(transactions: Array) -> Array:
     """Return the flags that the transaction alone decides; uint16, shape (n,)."""
-    amount, limit = transactions["amount_centavos"], transactions["payer_limit_centavos"]
-    payer, receiver = transactions["payer_tax_id"], transactions["receiver_tax_id"]
-    people = (transactions["payer_person"] == _NATURAL) & (transactions["receiver_person"] == _NATURAL)
-    one_person = (payer == receiver) & (payer != 0)
-    return (
-        _bit("NIGHT", night(transactions["timestamp"]))
-        | _bit("NEAR_LIMIT", (limit > 0) & (amount <= limit) & (amount * 100 >= limit * NEAR_LIMIT_PERCENT))
-        | _bit("ROUND", amount % ROUND_CENTAVOS == 0)
-        | _bit("STATIC_QR", transactions["initiation"] == _STATIC_QR)
-        | _bit("LEGAL_PAYER", transactions["payer_person"] == _LEGAL)
-        | _bit("NATURAL_PAIR", people & ~one_person)
-        | _bit("UNREGISTERED_DEVICE", transactions["device_registered"] == 0)
-        | _bit("CASH", _any_of(transactions["purpose"], _CASH))
+    flags = np.empty(len(transactions), np.uint16)
+    columns = (
+        "timestamp",
+        "amount_centavos",
+        "payer_limit_centavos",
+        "payer_tax_id",
+        "receiver_tax_id",
+        "payer_person",
+        "receiver_person",
+        "initiation",
+        "device_registered",
+        "purpose",
     )
+    _write_flags(flags, *(transactions[name] for name in columns))
+    return flags
+
+
+@cached
+def _write_flags(
+    flags: Array,
+    timestamp: Array,
+    amount: Array,
+    limit: Array,
+    payer: Array,
+    receiver: Array,
+    payer_person: Array,
+    receiver_person: Array,
+    initiation: Array,
+    registered: Array,
+    purpose: Array,
+) -> None:
+    for row in range(len(flags)):
+        hour = (timestamp[row] + BRASILIA_MS) % DAY_MS // HOUR_MS
+        near = limit[row] > 0 and amount[row] <= limit[row] and amount[row] * 100 >= limit[row] * NEAR_LIMIT_PERCENT
+        one_person = payer[row] == receiver[row] and payer[row] != 0
+        people = payer_person[row] == _NATURAL and receiver_person[row] == _NATURAL
+        bits = 0
+        if hour >= NIGHT_FROM or hour < NIGHT_TO:
+            bits |= _NIGHT_BIT
+        if near:
+            bits |= _NEAR_LIMIT_BIT
+        if amount[row] % ROUND_CENTAVOS == 0:
+            bits |= _ROUND_BIT
+        if initiation[row] == _STATIC_QR:
+            bits |= _STATIC_QR_BIT
+        if payer_person[row] == _LEGAL:
+            bits |= _LEGAL_PAYER_BIT
+        if people and not one_person:
+            bits |= _NATURAL_PAIR_BIT
+        if registered[row] == 0:
+            bits |= _UNREGISTERED_DEVICE_BIT
+        if purpose[row] == _CASH[0] or purpose[row] == _CASH[1]:
+            bits |= _CASH_BIT
+        flags[row] = bits

@@ -1,16 +1,18 @@
 """One partition's rows: update, query, export, restore, evict.
 
-The arrays grow by doubling, between events only. Time comes from the events; nothing here reads a clock.
+The arrays grow between events only. Time comes from the events; nothing here reads a clock.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from tables import kernel
 from tables.catalog import CATALOG, Catalog
+from tables.growth import IndexGrowth, longer
 from tables.kernel_blobs import BLOB_WORDS_MIN, PROBLEMS
 from tables.layout import (
     CLEAN,
@@ -37,6 +39,12 @@ ROOM_CELLS = 4096
 ROOM_BLOCKS = 32
 """More than one event can take from a pool, see `kernel_memory.has_room`."""
 
+RESERVED_ROWS = 1 << 22
+"""Address space of a new partition, about 3 GB; no memory. Up to so many rows, nothing is ever copied to grow."""
+
+EVICTION_SLOTS = 1 << 17
+"""Slots that one call of `evict` looks at."""
+
 
 class BlobError(ValueError):
     """A row's blob is damaged, or was written by another catalog or layout: its state must not be used."""
@@ -61,8 +69,8 @@ class Profiles:
     cold
         Asked for keys that are not in memory; None where rows never leave it.
     reserve
-        Rows for which address space is taken at the start. Memory is not touched before it is used, so a generous
-        reserve costs nothing, and saves the pause of a tenth of a second in which 200,000 rows are copied to grow.
+        Rows for which address space is taken at the start, where the system grants it. Beyond it, arrays are copied
+        to grow, which pauses for a second at 4 million rows.
 
     Examples
     --------
@@ -76,7 +84,7 @@ class Profiles:
     """
 
     def __init__(
-        self, stage: str, catalog: Catalog = CATALOG, cold: ColdRows | None = None, reserve: int = 1024
+        self, stage: str, catalog: Catalog = CATALOG, cold: ColdRows | None = None, reserve: int = RESERVED_ROWS
     ) -> None:
         self.stage = stage
         self.catalog = catalog
@@ -84,11 +92,19 @@ class Profiles:
         self._plan = catalog.plan(stage)
         self._fingerprint = catalog.state_fingerprint(stage)
         self._width = len(catalog.stage_features(stage))
-        slots = 1 << max(reserve - 1, 1).bit_length()
-        windows, panes = ROOM_BLOCKS + slots // 32, ROOM_BLOCKS + slots // 512
-        self._state = new_state(slots, ROOM_CELLS + 16 * slots, windows, panes, sketches=windows)
+        self._state = new_state(2, ROOM_CELLS, ROOM_BLOCKS, ROOM_BLOCKS, sketches=ROOM_BLOCKS)
+        self._growth = IndexGrowth()
+        self._hand = 1
         self._findings = kernel.new_findings()
         self._exported: list[Array] = []
+        with contextlib.suppress(OSError):  # then every array grows by doubling, as beyond the reserve
+            self._lengthen(
+                rows=reserve,
+                cells=ROOM_CELLS + 16 * reserve,
+                windows=ROOM_BLOCKS + reserve // 4,
+                panes=ROOM_BLOCKS + reserve // 64,
+                sketches=ROOM_BLOCKS + reserve // 8,
+            )
 
     def __len__(self) -> int:
         """Return the number of rows in memory."""
@@ -288,7 +304,10 @@ class Profiles:
                 )
 
     def evict(self, idle_before_ms: int, keep: int = 0) -> tuple[list[bytes], list[bytes]]:
-        """Let clean rows without a recent event leave memory; the idlest go first.
+        """Let clean rows without a recent event leave memory.
+
+        A call looks at `EVICTION_SLOTS` slots, going on where the last one ended, so that it takes a few milliseconds
+        however many rows there are; of the rows that it looks at, the idlest go first.
 
         Parameters
         ----------
@@ -303,61 +322,57 @@ class Profiles:
         """
         state = self._state
         used = int(state.counts[SLOTS_USED])
-        idle = (
-            (state.headers["hash"][:used] != 0)
-            & (state.dirty[:used] == CLEAN)
-            & (state.touched_ms[:used] < idle_before_ms)
-        )
+        start = max(self._hand if self._hand < used else 1, self._growth.moved)
+        past = min(start + EVICTION_SLOTS, used)
+        self._hand = past if past < used else 1
+        touched_ms = state.touched_ms[start:past]  # 0: a free slot
+        idle = (touched_ms != 0) & (touched_ms < idle_before_ms) & (state.dirty[start:past] == CLEAN)
         slots = np.flatnonzero(idle)
         most = max(len(self) - keep, 0)
         if len(slots) > most:
-            slots = slots[np.argsort(state.touched_ms[slots], kind="stable")[:most]]
+            slots = slots[np.argpartition(touched_ms[slots], most)[:most]]
+        slots = start + slots[np.argsort(touched_ms[slots], kind="stable")]
         exported = self._export(slots)
+        self._growth.catch_up(state)
         kernel.drop_rows(state, slots)
+        self._growth.catch_up(state)
         return exported
 
     def _grow_rows(self, count: int) -> None:
         """Make room for this many new rows."""
-        state = self._state
-        size = len(state.rows)
-        needed = int(state.counts[SLOTS_USED]) + max(count - int(state.counts[SLOTS_FREE]), 0) + 1
-        if needed <= size:
-            return
-        while size < needed:
-            size *= 2
-        rows = _longer(state.rows, size)
-        index_hashes = np.zeros(2 * size, np.uint64)
-        index_slots = np.zeros(2 * size, np.uint32)
-        state = state._replace(
-            **{
-                name: _longer(getattr(state, name), size)
-                for name in ("dirty", "dirty_slots", "touched_ms", "free_slots")
-            },
-            **pool_views(rows, state.cells, state.windows, state.panes, state.sketches),
-            index_hashes=index_hashes,
-            index_slots=index_slots,
-        )
-        kernel.rebuild_index(state)
-        self._state = state
+        counts, size = self._state.counts, len(self._state.rows)
+        needed = int(counts[SLOTS_USED]) + max(count - int(counts[SLOTS_FREE]), 0) + 1
+        if needed > size:
+            self._lengthen(rows=max(needed, 2 * size))
+        self._state = self._growth.make_room(self._state, count)
 
     def _grow_pools(self) -> None:
         """Double each pool that has little room left."""
-        state = self._state
-        sizes = (len(state.cells), len(state.windows), len(state.panes) // PANES, len(state.sketches) // SKETCH_WORDS)
+        tops, pools = self._state.tops, self._pools()
         rooms = (ROOM_CELLS, ROOM_BLOCKS, ROOM_BLOCKS, ROOM_BLOCKS)
-        if all(int(top) + room <= size for top, room, size in zip(state.tops, rooms, sizes, strict=True)):
-            return
-        cells, windows, panes, sketches = (
-            pool if int(top) + room <= size else _longer(pool, 2 * len(pool))
-            for pool, top, room, size in zip(
-                (state.cells, state.windows, state.panes, state.sketches), state.tops, rooms, sizes, strict=True
-            )
+        short = {
+            name: 2 * size
+            for top, room, (name, size) in zip(tops, rooms, pools.items(), strict=True)
+            if int(top) + room > size
+        }
+        if short:
+            self._lengthen(**short)
+
+    def _pools(self) -> dict[str, int]:
+        """Cells, or blocks, of each pool, in the order of `State.tops`."""
+        state = self._state
+        panes, sketches = len(state.panes) // PANES, len(state.sketches) // SKETCH_WORDS
+        return {"cells": len(state.cells), "windows": len(state.windows), "panes": panes, "sketches": sketches}
+
+    def _lengthen(self, rows: int = 0, cells: int = 0, windows: int = 0, panes: int = 0, sketches: int = 0) -> None:
+        """Bring rows, cells and blocks to at least these numbers."""
+        state = self._state
+        pools = (state.rows, state.cells, state.windows, state.panes, state.sketches)
+        sizes = (rows, cells, windows, panes * PANES, sketches * SKETCH_WORDS)
+        longer_pools = [
+            longer(pool, size) if size > len(pool) else pool for pool, size in zip(pools, sizes, strict=True)
+        ]
+        per_slot = ("dirty", "dirty_slots", "touched_ms", "free_slots") if rows > len(state.rows) else ()
+        self._state = state._replace(
+            **{name: longer(getattr(state, name), rows) for name in per_slot}, **pool_views(*longer_pools)
         )
-        self._state = state._replace(**pool_views(state.rows, cells, windows, panes, sketches))
-
-
-def _longer(array: Array, length: int) -> Array:
-    """Return the array with zeros behind it."""
-    longer = np.zeros((length, *array.shape[1:]), array.dtype)
-    longer[: len(array)] = array
-    return longer

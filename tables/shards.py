@@ -7,7 +7,8 @@ Where checkpoints go is a protocol: a Faust changelog in a worker (`tables.chang
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
     from app.clock import Clock
     from tables.partition import PartitionState
 
-__all__ = ["Acknowledged", "CheckpointPolicy", "Checkpoints", "Shard", "Shards", "Stage"]
+__all__ = ["Acknowledged", "BrokenShardError", "CheckpointPolicy", "Checkpoints", "Shard", "Shards", "Stage"]
 
 log = structlog.get_logger(__name__)
+
+
+class BrokenShardError(RuntimeError):
+    """The state in memory is not that of any point in the log: only a new process, which recovers it, may go on."""
 
 
 class Stage(Protocol):
@@ -101,8 +106,20 @@ class Shard:
         self._events: list[Acknowledged] = []
         self._outputs: list[Awaitable[None]] = []
         self._running: asyncio.Task[None] | None = None
+        self._is_broken = False
         # Staggered: the partitions of a worker do not all stop the loop for their checkpoints at once.
         self.last_start_s = shards.clock.monotonic_s() - shards.policy.interval_s * (partition % 8) / 8
+
+    @contextmanager
+    def applying(self) -> Iterator[None]:
+        """Surround the application of one batch, up to `track`; no `await` within.
+
+        A batch that fails half-way has moved the position but not all of the rows. The worker crashes then, yet it
+        takes a moment to stop, in which a checkpoint may come due: it would lose the batch. So there is none any more.
+        """
+        was_broken, self._is_broken = self._is_broken, True
+        yield
+        self._is_broken = was_broken
 
     def track(self, event: Acknowledged, outputs: Awaitable[None]) -> None:
         """Note an applied batch: it is acknowledged with the next checkpoint, after its outputs.
@@ -114,7 +131,7 @@ class Shard:
 
     def due(self, now_s: float) -> bool:
         """Whether a checkpoint should start."""
-        if self._running is not None or not self._events:
+        if self._is_broken or self._running is not None or not self._events:
             return False
         policy = self._shards.policy
         return (
@@ -122,7 +139,15 @@ class Shard:
         )
 
     def start_checkpoint(self) -> asyncio.Task[None]:
-        """Take a snapshot now, and write it once the outputs before it are acknowledged."""
+        """Take a snapshot now, and write it once the outputs before it are acknowledged.
+
+        Raises
+        ------
+        BrokenShardError
+            When a batch or a checkpoint has failed.
+        """
+        if self._is_broken:
+            raise BrokenShardError(f"{self._shards.name}-{self.partition}: a batch or a checkpoint has failed")
         started_s = self.last_start_s = self._shards.clock.monotonic_s()
         keys, values = self.stage.state.export()
         metrics.CHECKPOINT_EXPORT_SECONDS.labels(self._shards.name).observe(
@@ -152,8 +177,13 @@ class Shard:
             self._measure(len(keys), shards.clock.monotonic_s() - started_s)
             for event in events:
                 event.ack()
+        except asyncio.CancelledError:
+            self._is_broken = True
+            raise
         except Exception as error:
-            # An un-acked batch would block commits for ever, and the state in memory is now ahead of the log.
+            # An un-acked batch would block commits for ever, and the state in memory is now ahead of the log. The next
+            # checkpoint must not go over that: it would cover batches whose outputs may be lost.
+            self._is_broken = True
             log.exception("checkpoint failed", table=shards.name, partition=self.partition)
             await shards.log.crash(error)
             raise
@@ -186,15 +216,21 @@ class Shard:
             metrics.IDS.remove(self._shards.name, self.partition)
 
     async def flush(self) -> None:
-        """Bring everything applied so far to the log: outputs, checkpoint, acknowledgements."""
+        """Bring everything applied so far to the log: outputs, checkpoint, acknowledgements.
+
+        Raises
+        ------
+        BrokenShardError
+            When a batch or a checkpoint has failed.
+        """
         while self._running is not None:
             await self._running
         await self.start_checkpoint()
 
     @property
     def idle(self) -> bool:
-        """Whether everything applied is in the log."""
-        return self._running is None and not self._events
+        """Whether everything applied is in the log, and the state no further."""
+        return self._running is None and not self._events and not self._is_broken
 
 
 class Shards:

@@ -1,7 +1,9 @@
-"""What tests share: the real Kafka broker."""
+"""What tests share: the real Kafka broker, and a certificate for it."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -58,3 +60,21 @@ def make_broker(tmp_path: Path, jars_dir: Path) -> Iterator[Callable[..., LocalB
     yield make
     for each in made:
         each.kill()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Make a self-signed certificate for 127.0.0.1; its key is in the same PEM file, as Kafka wants it."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl to make a certificate")
+    key, chain, both = tmp_path / "key.pem", tmp_path / "chain.pem", tmp_path / "both.pem"
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(chain)]
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, *files],
+        check=True,
+        capture_output=True,
+    )
+    both.write_text(key.read_text() + chain.read_text())
+    return both

@@ -6,7 +6,17 @@ of one partition that one fetch returned), so that this cost is paid once per fe
 
 from app.batching.app import BatchApp
 from app.batching.batch import Batch
+from app.batching.claims import CLAIM_KEY, Claims, FencedError
 from app.batching.producer import BatchProducer, OversizeError
 from app.batching.schema import BatchSchema
 
-__all__ = ["Batch", "BatchApp", "BatchProducer", "BatchSchema", "OversizeError"]
+__all__ = [
+    "CLAIM_KEY",
+    "Batch",
+    "BatchApp",
+    "BatchProducer",
+    "BatchSchema",
+    "Claims",
+    "FencedError",
+    "OversizeError",
+]

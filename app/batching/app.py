@@ -126,6 +126,10 @@ class BatchApp(faust.App):
         """`consumer`, by its real type."""
         return cast("BatchConsumer", self.consumer)
 
+    async def confirm_membership(self) -> None:
+        """Return once the group cannot have given this worker's partitions away: `BatchConsumer.confirm_membership`."""
+        await self.batch_consumer.confirm_membership()
+
     # Wiring
 
     def _new_transport(self) -> BatchTransport:

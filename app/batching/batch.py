@@ -24,11 +24,11 @@ class Batch:
     next_offset
         Fetch position after the batch: what is committed once the batch is acknowledged.
     keys, values
-        As Kafka holds them; ``None`` is a missing key, or a tombstone's value.
+        As Kafka holds them; ``None`` is a missing key, or a tombstone's value. Of a fetch: a `ByteColumn`.
     offsets
         Offset of each record, ascending.
     timestamps_ms
-        Kafka's timestamp of each record, epoch milliseconds.
+        Kafka's timestamp of each record, epoch milliseconds; -1 where it has none.
     generation
         Generation of the consumer group in which the batch was fetched.
     """
@@ -36,10 +36,10 @@ class Batch:
     tp: TP
     base: int
     next_offset: int
-    keys: list[bytes | None]
-    values: list[bytes | None]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
     offsets: Sequence[int]
-    timestamps_ms: list[int]
+    timestamps_ms: Sequence[int]
     generation: int
 
     def __len__(self) -> int:

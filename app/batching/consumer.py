@@ -1,6 +1,7 @@
 """The consumer: delivers batches, and commits exactly what is acknowledged."""
 # ruff: noqa: SLF001  (the hooks of faust's consumer and conductor are private by name)
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,7 @@ from mode.utils.futures import notify
 
 from app.batching.batch import Batch
 from app.batching.fetching import BatchConsumerThread
+from app.batching.lease import awake_or_not_s
 from app.batching.progress import BatchMessage, Progress
 from app.batching.schema import BatchSchema
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 # How long the fetch loop rests when no partition has room, and at most waits for others meanwhile.
 _BACKPRESSURE_POLL_S = 0.01
+
+# How often a worker that was paused asks the group whether it is still a member.
+_MEMBERSHIP_POLL_S = 0.05
 
 
 class PartitionsLostError(Exception):
@@ -223,6 +228,26 @@ class BatchConsumer(Consumer):
         """Raise `PartitionsLostError` if the group has expelled this worker."""
         if self._thread.membership_lost():
             raise PartitionsLostError(f"The group expelled this worker, owner of {_names(self.assignment())}")
+
+    async def confirm_membership(self) -> None:
+        """Return once the group cannot have given this worker's partitions away, which costs nothing as a rule.
+
+        After a pause longer than the session timeout the group is asked. While it does not answer, this waits: nobody
+        can be given the partitions by a coordinator that is away.
+
+        Raises
+        ------
+        PartitionsLostError
+            If the group has expelled this worker.
+        """
+        thread = self._thread
+        while not thread.lease.is_valid(awake_or_not_s()):
+            self.check_membership()
+            if self.app.crashed:  # expelled, and perhaps a member again since
+                raise PartitionsLostError("This worker has crashed")
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(thread.renew_lease(), thread.thread_loop))
+            if not thread.lease.is_valid(awake_or_not_s()):
+                await asyncio.sleep(_MEMBERSHIP_POLL_S)
 
     def taken_partitions(self) -> set[TP]:
         """Return the partitions of which an agent holds batches that it has not acknowledged."""

@@ -2,19 +2,47 @@
 # ruff: noqa: SLF001  (neither faust nor aiokafka offers a public way to take a whole fetch)
 
 import asyncio
+from array import array
 from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
-from aiokafka.consumer.group_coordinator import OffsetCommitRequest
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, IllegalStateError
+from aiokafka.consumer.group_coordinator import GroupCoordinator, OffsetCommitRequest
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    CorruptRecordException,
+    IllegalStateError,
+    KafkaError,
+    NoError,
+    RebalanceInProgressError,
+    for_code,
+)
+from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.legacy_records import LegacyRecordBatch
+from aiokafka.record.memory_records import MemoryRecords
 from faust.tables.manager import TableManager
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
+from mode import Service
 
 from app.batching.batch import Batch
+from app.batching.lease import Lease, awake_or_not_s
+from app.batching.unpacking import (
+    CONTROL,
+    MAGIC,
+    TRANSACTIONAL,
+    Columns,
+    first_wrong_checksum,
+    next_extent,
+    survey,
+    warm_up,
+)
+from app.batching.unpacking import unpack as unpack_records
+from app.domain.byte_column import ByteColumn
 
 if TYPE_CHECKING:
     from app.batching.app import BatchApp
@@ -24,55 +52,94 @@ if TYPE_CHECKING:
 _GATE_POLL_S = 0.02
 
 
+# Pickle's protocol is the one way to the fetched bytes, and to move on in them, that aiokafka's reader of them offers.
+if not hasattr(MemoryRecords, "__setstate__"):
+    raise ImportError("aiokafka: expected its C extensions, got their replacement in Python")
+
+
 def unpack(records: PartitionRecords, tp: TP, generation: int, max_records: int) -> Batch:
     """Unpack the fetched record batches of one partition, from its fetch position on.
 
     This replaces ``PartitionRecords._unpack_records``: the same decisions, without an object and a generator step per
-    record. It stops after the record batch that reaches `max_records`; the rest stays in `records` for the next call.
+    record. It stops after the record batch that reaches `max_records`, and where the formats before and since
+    Kafka 0.11 meet; the rest stays in `records` for the next call.
 
     Raises
     ------
     CorruptRecordException
-        If a record batch does not match its checksum.
+        If a record batch does not match its checksum, or its records do not fill it. Nothing is taken then.
     """
-    keys: list[bytes | None] = []
-    values: list[bytes | None] = []
-    offsets: list[int] = []
-    timestamps_ms: list[int] = []
-    base = position = records.next_fetch_offset
-    source = records._records
-    while len(values) < max_records and source.has_next():
-        record_batch = source.next_batch()
-        if records._check_crcs and not record_batch.validate_crc():
-            raise CorruptRecordException(
-                f"{tp.topic}-{tp.partition}: checksum of the record batch at {position} is wrong"
-            )
-        if not (_is_aborted(records, record_batch) or record_batch.is_control_batch):
-            for record in record_batch:
-                offset = record.offset
-                # The broker returns the whole record batch that holds the position, with what lies before it.
-                if offset >= position:
-                    keys.append(record.key)
-                    values.append(record.value)
-                    offsets.append(offset)
-                    timestamps_ms.append(record.timestamp)
-        # Compaction may have removed a record batch's last records; its end is kept all the same.
-        position = record_batch.next_offset
+    data, place = records._records.__reduce__()[2]
+    base = records.next_fetch_offset
+    try:
+        columns, place, position = _take(records, data, place, max_records)
+    except CorruptRecordException as exc:
+        raise CorruptRecordException(f"{tp.topic}-{tp.partition}: {exc.args[0]}") from exc
+    records._records.__setstate__((data, place))
     records.next_fetch_offset = position
-    dense = len(offsets) == position - base
     return Batch(
-        tp, base, position, keys, values, range(base, position) if dense else offsets, timestamps_ms, generation
+        tp,
+        base,
+        position,
+        columns.keys,
+        columns.values,
+        # Elements are Python's numbers, as JSON needs them, and NumPy takes the whole as it is.
+        array("q", columns.offsets.tobytes()),
+        array("q", columns.timestamps_ms.tobytes()),
+        generation,
     )
 
 
-def _is_aborted(records: PartitionRecords, record_batch: Any) -> bool:  # noqa: ANN401  (aiokafka's extension type)
+def _take(records: PartitionRecords, data: bytes, place: int, max_records: int) -> tuple[Columns, int, int]:
+    """Return records, the place in `data` after them, and the fetch position after them."""
+    batches = survey(data, place, max_records)
+    if len(batches) == 0:
+        return _take_old(records, data, place, max_records)
+    if records._check_crcs and (wrong := first_wrong_checksum(data, batches)) is not None:
+        raise _wrong_checksum(wrong)
+    kept = (batches["attributes"] & CONTROL) == 0
+    if records._isolation_level == READ_COMMITTED:
+        kept &= [not _is_aborted(records, data, batch) for batch in batches]
+    # The broker returns the whole record batch that holds the position, with what lies before it.
+    columns = unpack_records(data, batches[kept], records.next_fetch_offset)
+    last = batches[-1]
+    # Compaction may have removed the last records of a record batch; its end is kept all the same.
+    return columns, int(last["end"]), int(last["base_offset"] + last["last_offset_delta"]) + 1
+
+
+def _take_old(records: PartitionRecords, data: bytes, place: int, max_records: int) -> tuple[Columns, int, int]:
+    """Do as `_take` for the formats before Kafka 0.11, which brokers before 4.0 keep and which know no transactions."""
+    position = records.next_fetch_offset
+    found: list[Any] = []
+    while len(found) < max_records:
+        extent = next_extent(data, place)
+        if extent is None or extent.magic >= MAGIC:
+            break
+        batch = LegacyRecordBatch(data[place : extent.end], extent.magic)
+        if records._check_crcs and not batch.validate_crc():
+            raise _wrong_checksum(position)
+        found += [record for record in batch if record.offset >= position]
+        place, position = extent.end, batch.next_offset
+    columns = Columns(
+        ByteColumn.from_list([record.key for record in found]),
+        ByteColumn.from_list([record.value for record in found]),
+        np.array([record.offset for record in found], np.int64),
+        np.array([-1 if record.timestamp is None else record.timestamp for record in found], np.int64),
+    )
+    return columns, place, position
+
+
+def _wrong_checksum(position: int) -> CorruptRecordException:
+    return CorruptRecordException(f"checksum of the record batch at {position} is wrong")
+
+
+def _is_aborted(records: PartitionRecords, data: bytes, batch: np.void) -> bool:
     """Tell whether a reader of committed records skips this record batch, and follow the transactions' markers."""
-    if records._isolation_level != READ_COMMITTED or record_batch.producer_id is None:
-        return False
-    records._consume_aborted_up_to(record_batch.base_offset)
-    if record_batch.is_control_batch and records._contains_abort_marker(record_batch):
-        records._aborted_producers.discard(record_batch.producer_id)
-    return bool(record_batch.is_transactional) and record_batch.producer_id in records._aborted_producers
+    attributes, producer_id = int(batch["attributes"]), int(batch["producer_id"])
+    records._consume_aborted_up_to(int(batch["base_offset"]))
+    if attributes & CONTROL and records._contains_abort_marker(DefaultRecordBatch(data[batch["start"] : batch["end"]])):
+        records._aborted_producers.discard(producer_id)
+    return bool(attributes & TRANSACTIONAL) and producer_id in records._aborted_producers
 
 
 class BatchConsumerThread(AIOKafkaConsumerThread):
@@ -96,9 +163,26 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         return consumer
 
     def __post_init__(self) -> None:
+        # Before anything is started: a thread that compiles answers no heartbeat, and is found missing by the consumer.
+        warm_up()
         super().__post_init__()
         self.settled_rebalance = -1
         self._assigned_rebalance = -1
+        self.lease = Lease(self.app.conf.broker_session_timeout)
+
+    async def on_thread_stop(self) -> None:
+        """Stop the consumer, whatever its fetches are at.
+
+        aiokafka cancels its fetches and awaits them. One that rests after a failed request (a broker is away) ends by
+        that with a CancelledError, which mode takes for a cancellation of this thread: the worker would never end.
+        """
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._consumer is None or (task is not None and task.cancelling()):
+                raise
+            await self._consumer._client.close()  # what aiokafka's `stop` has not come to
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Note to which rebalance the assignment belongs; the next cannot begin before this returns."""
@@ -129,6 +213,27 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
     def membership_lost(self) -> bool:
         """Tell whether the group has expelled this consumer: others may own its partitions already."""
         return bool(self._ensure_consumer()._coordinator.generation == OffsetCommitRequest.DEFAULT_GENERATION_ID)
+
+    @Service.task
+    async def _keep_lease(self) -> None:
+        while not self.should_stop:
+            await self.renew_lease()
+            await self.sleep(self.app.conf.broker_heartbeat_interval)
+
+    async def renew_lease(self) -> None:
+        """Send a heartbeat of our own, since aiokafka keeps to itself when its last one was answered."""
+        coordinator = self._consumer._coordinator if self._consumer is not None else None
+        if not isinstance(coordinator, GroupCoordinator) or self.app.crashed:
+            return  # an app that was expelled has crashed, and does not go on even if it becomes a member again
+        request = HeartbeatRequest(coordinator.group_id, coordinator.generation, coordinator.member_id)
+        asked_s = awake_or_not_s()
+        try:
+            answer = await coordinator._send_req(request)
+        except KafkaError:
+            return  # whoever needs the lease asks again; aiokafka looks for the coordinator meanwhile
+        # While the group prepares to rebalance, its partitions stay where they are.
+        if for_code(answer.error_code) in {NoError, RebalanceInProgressError}:
+            self.lease.renew(asked_s)
 
     async def _fetch_records(
         self,

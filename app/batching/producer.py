@@ -2,15 +2,27 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from aiokafka.producer.message_accumulator import BatchBuilder
+import numpy as np
 from faust.transport.drivers.aiokafka import Producer
 from faust.types import RecordMetadata
+
+from app.batching.packing import PackedBatch, PackedRecords, pack
+from app.domain.byte_column import ByteColumn
 
 
 class OversizeError(ValueError):
     """Records do not fit into the size that a record batch may have."""
+
+
+class Stamp(NamedTuple):
+    """What a record batch says of its producer, and by what the partition's leader refuses repeats and the fenced."""
+
+    producer_id: int
+    epoch: int
+    sequence: int
+    """Of the batch's first record, modulo 2**31."""
 
 
 class BatchProducer(Producer):
@@ -22,25 +34,6 @@ class BatchProducer(Producer):
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
 
-    def builder(self, *, max_bytes: int | None = None) -> BatchBuilder:
-        """Return an empty record batch that takes up to `max_bytes` bytes (default: one Kafka message's limit).
-
-        Its ``append(timestamp=, key=, value=)`` takes the timestamp in epoch milliseconds, and returns ``None`` when
-        the batch is full.
-        """
-        compression = self._ensure_producer()._message_accumulator._compression_type  # noqa: SLF001  (not public)
-        return BatchBuilder(max_bytes or self.max_batch_size, compression)
-
-    async def send_builder(self, topic: str, partition: int, builder: BatchBuilder) -> Awaitable[RecordMetadata]:
-        """Queue one record batch, and return what completes when it is acknowledged.
-
-        Waits while a batch for the same partition is still queued.
-        """
-        # An open batch would also take in what others send to the partition.
-        builder.close()
-        sent: Awaitable[RecordMetadata] = await self._ensure_producer().send_batch(builder, topic, partition=partition)
-        return sent
-
     async def send_records(
         self,
         topic: str,
@@ -50,6 +43,7 @@ class BatchProducer(Producer):
         timestamps_ms: Sequence[int],
         *,
         atomic: bool = False,
+        stamp: Stamp | None = None,
     ) -> Awaitable[list[RecordMetadata]]:
         """Send records, in order, in as few record batches as possible.
 
@@ -62,6 +56,9 @@ class BatchProducer(Producer):
         atomic
             Whether they must be ONE record batch, which the broker appends as a whole or not at all. It may have
             ``producer_max_request_size`` bytes; otherwise batches have at most ``producer_max_batch_size``.
+        stamp
+            Of an atomic call's record batch, instead of this producer's own. A partition gets either all of its batches
+            stamped or none: aiokafka counts the records of both, and a gap in its own numbers would be refused.
 
         Returns
         -------
@@ -73,11 +70,13 @@ class BatchProducer(Producer):
         OversizeError
             If the records of an atomic call, or a single record of any, exceed the limit; then nothing is sent.
         """
-        batches = self._fill(f"{topic}-{partition}", keys, values, timestamps_ms, atomic=atomic)
-        sent = [await self.send_builder(topic, partition, batch) for batch in batches]
+        batches = self._pack(f"{topic}-{partition}", keys, values, timestamps_ms, atomic=atomic)
+        producer = self._ensure_producer()
+        # Waits while a batch for the same partition is still queued.
+        sent = [await producer.send_batch(PackedBatch(one, stamp), topic, partition=partition) for one in batches]
         return asyncio.gather(*sent)
 
-    def _fill(
+    def _pack(
         self,
         name: str,
         keys: Sequence[bytes | None],
@@ -85,19 +84,19 @@ class BatchProducer(Producer):
         timestamps_ms: Sequence[int],
         *,
         atomic: bool,
-    ) -> list[BatchBuilder]:
+    ) -> list[PackedRecords]:
         max_bytes = self.max_request_size if atomic else self.max_batch_size
-        batches: list[BatchBuilder] = []
-        for key, value, timestamp_ms in zip(keys, values, timestamps_ms, strict=True):
-            if batches and batches[-1].append(timestamp=timestamp_ms, key=key, value=value) is not None:
-                continue
-            if batches and atomic:
-                raise OversizeError(
-                    f"{name}: expected one record batch of at most {max_bytes} bytes, "
-                    f"got {len(values)} records of which {batches[-1].record_count()} fit"
-                )
-            batches.append(self.builder(max_bytes=max_bytes))
-            batches[-1].append(timestamp=timestamp_ms, key=key, value=value)
-            if batches[-1].size() > max_bytes:  # the first record of a batch is taken whatever its size
-                raise OversizeError(f"{name}: expected a record of at most {max_bytes} bytes, got {batches[-1].size()}")
+        batches = pack(_column(keys), _column(values), np.asarray(timestamps_ms, np.int64), max_bytes=max_bytes)
+        if atomic and len(batches) > 1:
+            raise OversizeError(
+                f"{name}: expected one record batch of at most {max_bytes} bytes, "
+                f"got {len(values)} records of which {batches[0].record_count} fit"
+            )
+        for batch in batches:
+            if batch.size > max_bytes:  # a record that is larger has a batch of its own
+                raise OversizeError(f"{name}: expected a record of at most {max_bytes} bytes, got {batch.size}")
         return batches
+
+
+def _column(strings: Sequence[bytes | None]) -> ByteColumn:
+    return strings if isinstance(strings, ByteColumn) else ByteColumn.from_list(strings)

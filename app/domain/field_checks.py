@@ -126,11 +126,11 @@ def _rejection(field: Field, value: object, reason: Reason) -> Rejection:
 
 
 def _fault_of_integer(field: Field, value: object) -> Reason | None:
-    if isinstance(value, HugeInteger):
-        return Reason.OUT_OF_RANGE
     if type(value) is not int:  # a bool is an int to isinstance
-        return Reason.WRONG_TYPE
-    low, high = bounds(field)
+        return Reason.OUT_OF_RANGE if isinstance(value, HugeInteger) else Reason.WRONG_TYPE
+    low, high = field.low, field.high
+    if low is None or high is None:  # asked first: most fields of a message are counters with both
+        low, high = bounds(field)
     return None if low <= value <= high else Reason.OUT_OF_RANGE
 
 

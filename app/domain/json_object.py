@@ -7,6 +7,7 @@ to convert. Speed is the scanner's task; this one settles what is right.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ MAX_DEPTH = 32
 """Levels of nesting that an unknown field may bring. No known field nests below an array of strings."""
 
 _MAX_INTEGER_CHARACTERS = 20
+_SHORTEST_IDENTIFIER = 10**7
+"""Numbers from here on may be an account, a CPF without its zeros, or a phone."""
 
 JsonArray = list[object]
 
@@ -43,6 +46,9 @@ class NotANumber:
 def _integer(text: str) -> int | HugeInteger:
     return int(text) if len(text) <= _MAX_INTEGER_CHARACTERS else HugeInteger(len(text))
 
+
+_UNCHECKED = (list, NotANumber)
+"""What may hold a fault though the message has no escapes: arrays and objects, and what is no number."""
 
 _DECODER = json.JSONDecoder(object_pairs_hook=JsonObject, parse_int=_integer, parse_constant=NotANumber)
 
@@ -86,17 +92,20 @@ def parse_object(value: bytes | None, known: Container[str]) -> dict[str, object
 def _fields_by_name(pairs: JsonObject, known: Container[str], *, has_escapes: bool) -> dict[str, object] | Rejection:
     found: dict[str, object] = {}
     for name, member in pairs:
-        path = f"$.{name}" if name in known else "$"
         if name in found:
             got = "several" if name in known else "an unknown name several times"
-            return Rejection(path, "one field of this name", got, Reason.DUPLICATE_FIELD)
-        fault = _fault_of_text(path, name) if has_escapes else None
-        if fault is None and (has_escapes or isinstance(member, list | NotANumber)):
-            fault = _fault_within(path, member)
-        if fault is not None:
-            return fault
+            return Rejection(_path(name, known), "one field of this name", got, Reason.DUPLICATE_FIELD)
+        if has_escapes or isinstance(member, _UNCHECKED):
+            path = _path(name, known)
+            fault = (_fault_of_text(path, name) if has_escapes else None) or _fault_within(path, member)
+            if fault is not None:
+                return fault
         found[name] = member
     return found
+
+
+def _path(name: str, known: Container[str]) -> str:
+    return f"$.{name}" if name in known else "$"
 
 
 def _fault_within(path: str, member: object) -> Rejection | None:
@@ -146,19 +155,23 @@ def describe(value: object, *, show_number: bool = False) -> str:
     value
         Any value of a parsed message.
     show_number
-        Whether a number may be shown: not where a string belongs, since a CPF may stand there as a number.
+        Whether a number may be shown: not where a string belongs, since a CPF may stand there as a number. In a shifted
+        column it may stand anywhere, so a number as long as an account's is shown to two digits.
 
     Examples
     --------
     >>> describe("52998224725"), describe(52998224725), describe(-1, show_number=True)
     ('string of 11 characters, digits only', 'integer', 'integer -1')
+    >>> describe(52998224725, show_number=True)
+    'integer near 5.3e+10'
     """
     match value:
         case bool():
             text = "boolean"
         case int() | float():
             text = "integer" if isinstance(value, int) else "number"
-            text += f" {value}" if show_number else ""
+            if show_number:
+                text += f" near {value:.1e}" if _SHORTEST_IDENTIFIER <= abs(value) < math.inf else f" {value}"
         case str():
             text = f"string of {len(value)} characters"
             text += ", digits only" if value.isascii() and value.isdigit() else ""

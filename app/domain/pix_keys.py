@@ -7,6 +7,7 @@ holds keys in one canonical form, and a key in another form would be a different
 from __future__ import annotations
 
 import re
+from operator import mul
 
 __all__ = ["deduce_key_type", "is_cnpj", "is_cpf", "is_email", "is_end_to_end_id", "is_evp", "is_phone", "is_tax_id"]
 
@@ -19,6 +20,9 @@ _EMAIL = re.compile(
 )
 _EVP = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _END_TO_END_ID = re.compile(r"E[0-9]{8}([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})[A-Za-z0-9]{11}")
+
+_CNPJ_WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6)
+"""From the last character on; the first check digit needs one less."""
 
 _MAX_EMAIL_CHARACTERS = 77
 _DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -39,7 +43,7 @@ def is_cpf(text: str) -> bool:
 
 
 def _cpf_digit(digits: list[int]) -> int:
-    weighted = sum(digit * weight for digit, weight in zip(digits, range(len(digits) + 1, 1, -1), strict=True))
+    weighted: int = sum(map(mul, digits, range(len(digits) + 1, 1, -1)))
     return weighted * 10 % 11 % 10
 
 
@@ -58,7 +62,7 @@ def is_cnpj(text: str) -> bool:
 
 
 def _cnpj_digit(values: list[int]) -> int:
-    remainder = sum(value * (2 + place % 8) for place, value in enumerate(reversed(values))) % 11
+    remainder: int = sum(map(mul, reversed(values), _CNPJ_WEIGHTS)) % 11
     return 0 if remainder < 2 else 11 - remainder
 
 

@@ -163,8 +163,9 @@ def trace(numbers: Sequence[Callable[[Batch], Any]] = (), conditions: Sequence[C
         Each takes a batch and returns a number, or a mask, for each row.
     """
     tracing = Tracing()
-    wanted = [(Op.STORE_NUMBER, place, tracing.result(code(tracing), NUMBER)) for place, code in enumerate(numbers)]
-    wanted += [(Op.STORE_MASK, place, tracing.result(code(tracing), MASK)) for place, code in enumerate(conditions)]
+    with np.errstate(all="ignore"):  # constants fold, as silently as columns are computed with
+        wanted = [(Op.STORE_NUMBER, place, tracing.result(code(tracing), NUMBER)) for place, code in enumerate(numbers)]
+        wanted += [(Op.STORE_MASK, place, tracing.result(code(tracing), MASK)) for place, code in enumerate(conditions)]
     return _Allocation(tracing, wanted).program()
 
 

@@ -69,6 +69,7 @@ def decode_strict(
     return fault if fault is not None else values
 
 
+_WHOLE_ROW = np.dtype((np.void, TRANSACTION_DTYPE.itemsize))
 _MISSING_ROW = np.zeros(1, TRANSACTION_DTYPE)
 for _field in FIELDS:
     _MISSING_ROW[_field.name] = MISSING[_field.kind]
@@ -77,6 +78,11 @@ for _field in FIELDS:
 def empty_rows(n: int) -> Transactions:
     """Return n rows in which every field is missing."""
     return np.repeat(_MISSING_ROW, n)
+
+
+def _select(rows: Transactions, accepted: NDArray[np.bool_]) -> Transactions:
+    """Return some rows, copied whole: NumPy copies structured ones field by field, which takes 18 times as long."""
+    return rows.view(_WHOLE_ROW)[accepted].view(TRANSACTION_DTYPE)
 
 
 def write_row(rows: Transactions, place: int, values: Values, key: HashKey) -> None:
@@ -209,13 +215,13 @@ class TransactionDecoder:
         accepted = self._scanner.scan(values, keys, kafka_ms, rows)
         rejected: list[tuple[int, Rejection]] = []
         for place in np.flatnonzero(~accepted).tolist():
-            rows[place] = _MISSING_ROW[0]  # the scanner may have begun it
             outcome = decode_strict(values[place], keys[place], int(kafka_ms[place]), self.limits)
             if isinstance(outcome, Rejection):
                 rejected.append((place, outcome))
             else:
+                rows[place] = _MISSING_ROW[0]  # the scanner may have begun it
                 write_row(rows, place, outcome, self.hash_key)
                 accepted[place] = True
         rows["source_partition"] = partition
         rows["source_offset"] = offsets
-        return Decoded(rows[accepted] if rejected else rows, rejected)
+        return Decoded(_select(rows, accepted) if rejected else rows, rejected)

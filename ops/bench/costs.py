@@ -1,99 +1,196 @@
-"""`pixguard bench`: what each part of the path costs, on this machine, in one run.
+"""Where each microsecond goes: the parts of the path, timed in place while simulated traffic runs through both stages.
 
-The pure path: decoding, both stages with rules and encoding, and a checkpoint's export, on simulated traffic with warm
-kernels and a memory already filled by the same number of transactions. Kafka is not part of it yet.
+The parts are the product's own functions with a stopwatch around each; nothing is rebuilt for the measurement. What
+no stopwatch covers is told as the rest. Kafka's part, taking fetches apart and putting record batches together, is
+timed on the same messages.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
-from itertools import islice
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+import numpy as np
 
-from agents.controls import DEFAULT_RULES, read_pack
+from app.batching.packing import pack
+from app.batching.unpacking import first_wrong_checksum, survey, unpack
+from app.domain.byte_column import ByteColumn
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from models.pipeline import Message, Pipeline
-from ops.traffic.generator import TrafficConfig, generate
+from models import payer_stage, receiver_stage
+from models.pipeline import Message, Pipeline, PipelineOutput
+from models.rules import RulePack
+from models.wording import DecisionWriter
+from ops.bench.load import Load
+from tables.catalog import Catalog
+from tables.ids import IdMemory
+from tables.partition import PartitionState
+from tables.profiles import Profiles
 
-__all__ = ["run_bench"]
+__all__ = ["Costs", "measure_costs"]
 
 _START_MS = 1_790_000_000_000
+_HOUR_MS = 3_600_000
 _BATCH = 2000
-_PARTITIONS = 1
-"""One, so that a batch is as large as a busy partition's."""
+
+_PARTS: Mapping[str, tuple[tuple[object, str], ...]] = {
+    "decode": ((TransactionDecoder, "decode"),),
+    "ids": ((IdMemory, "first_occurrences"), (IdMemory, "append")),
+    "kernel": ((Profiles, "update"),),
+    "derived features": ((Catalog, "vector"),),
+    "rules": ((RulePack, "evaluate"),),
+    "encode decisions": ((DecisionWriter, "encode"),),
+    "encode features": ((payer_stage, "encode_vectors"),),
+    "encode frames": ((receiver_stage, "encode_frame"), (payer_stage, "decode_frame")),
+    "checkpoint": ((PartitionState, "export"), (PartitionState, "acknowledged")),
+}
+"""Each part and the functions that it is made of."""
 
 
-def run_bench(events: int, out: Console, *, as_json: bool) -> None:
-    """Measure and print.
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Processor time of each part of the path.
 
     Parameters
     ----------
-    events
-        Transactions per measurement; as many again fill the memory first.
-    out
-        Where the table or the JSON object goes.
-    as_json
-        One JSON object: figures in us per event.
+    parts_us
+        Microseconds per payment, both stages together, by part.
+    bytes_per_key
+        Memory of a profile, bytes, all of its stage's arrays included.
+    keys
+        Profiles in memory.
     """
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Generating traffic", total=4)
-        config = TrafficConfig(start_ms=_START_MS, count=2 * events, rate_per_s=500.0, malformed_share=0.0)
-        messages = [Message(one.key, one.value, one.arrival_ms) for one in islice(generate(config), 2 * events)]
-        progress.update(task, advance=1, description="Warming up")
-        decoder = TransactionDecoder(HashKey.from_bytes(bytes(range(16))), TimeLimits())
-        pipeline = Pipeline(_PARTITIONS, decoder, read_pack(DEFAULT_RULES))
-        _run(pipeline, messages[:events])
-        _export(pipeline)
-        progress.update(task, advance=1, description="Measuring the decoder")
-        measured = messages[events:]
-        figures = {"decode_us": _per_event(lambda: _decode(decoder, measured), len(measured))}
-        progress.update(task, advance=1, description="Measuring both stages")
-        figures["path_us"] = _per_event(lambda: _run(pipeline, measured), len(measured))
-        figures["checkpoint_us"] = _per_event(lambda: _export(pipeline), len(measured))
-        profiles = [state.profiles for state in pipeline.states]
-        figures["bytes_per_key"] = sum(one.nbytes for one in profiles) / max(sum(map(len, profiles)), 1)
-        figures["pure_events_per_core_s"] = 1e6 / (figures["path_us"] + figures["checkpoint_us"])
-    if as_json:
-        print(json.dumps({name: round(value, 3) for name, value in figures.items()}))  # noqa: T201 - for a pipe
-        return
-    table = Table("figure", "value", title=f"{events:,} transactions, {_BATCH} a batch, without Kafka")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:,.2f}")
-    out.print(table)
+
+    parts_us: Mapping[str, float]
+    bytes_per_key: float
+    keys: int
+
+    @property
+    def total_us(self) -> float:
+        """All parts together."""
+        return sum(self.parts_us.values())
 
 
-def _per_event(work: Callable[[], None], events: int) -> float:
-    """Microseconds of processor time per event; other processes' share is not counted."""
-    start = time.process_time()
-    work()
-    return (time.process_time() - start) / events * 1e6
+class _Stopwatch:
+    """Adds up the time spent in functions."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def around(self, part: str, owner: object, name: str) -> Iterator[None]:
+        """Time a function of a module or class until the end of the block."""
+        function: Callable[..., Any] = getattr(owner, name)
+
+        def timed(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the function takes
+            start = time.thread_time()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.seconds[part] += time.thread_time() - start
+
+        setattr(owner, name, timed)
+        try:
+            yield
+        finally:
+            setattr(owner, name, function)
 
 
-def _decode(decoder: TransactionDecoder, messages: list[Message]) -> None:
-    for first in range(0, len(messages), _BATCH):
-        batch = messages[first : first + _BATCH]
-        decoder.decode(
-            [one.value for one in batch],
-            [one.key for one in batch],
-            [one.timestamp_ms for one in batch],
-            range(first, first + len(batch)),
-            0,
-        )
+def measure_costs(customers: int, events: int, pack_in_force: RulePack) -> Costs:
+    """Run payments through the pure path and time its parts.
 
-
-def _run(pipeline: Pipeline, messages: list[Message]) -> None:
-    for first in range(0, len(messages), _BATCH):
-        pipeline.push(messages[first : first + _BATCH])
-
-
-def _export(pipeline: Pipeline) -> None:
+    Parameters
+    ----------
+    customers
+        Each pays and is paid once before the measurement.
+    events
+        Payments that are measured.
+    pack_in_force
+        The rules.
+    """
+    load = Load(customers, 1)
+    pipeline = Pipeline(1, TransactionDecoder(HashKey.from_bytes(bytes(range(16))), TimeLimits()), pack_in_force)
+    for batch in _batches(load, events, known=True):
+        pipeline.push(batch)
     for state in pipeline.states:
         state.export()
         state.acknowledged()
+    measured = list(_batches(load, events, known=False))
+    watch, whole_s = _Stopwatch(), 0.0
+    outputs: list[PipelineOutput] = []
+    with ExitStack() as stack:
+        for part, functions in _PARTS.items():
+            for owner, name in functions:
+                stack.enter_context(watch.around(part, owner, name))
+        for number, batch in enumerate(measured):
+            start = time.thread_time()
+            outputs.append(pipeline.push(batch))
+            if number % 5 == 4:  # about as often as in a busy worker
+                for state in pipeline.states:
+                    state.export()
+                    state.acknowledged()
+            whole_s += time.thread_time() - start
+            del outputs[:-1]
+    count = sum(map(len, measured))
+    parts_us = {part: watch.seconds[part] / count * 1e6 for part in _PARTS}
+    parts_us["rest"] = whole_s / count * 1e6 - sum(parts_us.values())
+    parts_us |= _transport_us(measured[-1], outputs[-1])
+    profiles = [state.profiles for state in pipeline.states]
+    keys = sum(map(len, profiles))
+    return Costs(parts_us, sum(one.nbytes for one in profiles) / max(keys, 1), keys)
+
+
+def _batches(load: Load, events: int, *, known: bool) -> Iterator[list[Message]]:
+    """Yield batches of messages of one partition."""
+    made = (
+        load.everyone(_START_MS, _START_MS + 24 * _HOUR_MS)
+        if known
+        else load.traffic(events, _START_MS + 24 * _HOUR_MS, _START_MS + 26 * _HOUR_MS)
+    )
+    for by_partition in made:
+        (payments,) = by_partition.values()
+        columns = (payments.keys, payments.values, payments.times_ms)
+        for first in range(0, len(payments), _BATCH):
+            yield [Message(*one) for one in zip(*(column[first : first + _BATCH] for column in columns), strict=True)]
+
+
+def _transport_us(messages: list[Message], output: PipelineOutput) -> dict[str, float]:
+    """Time of taking this batch's fetch apart and of putting its outputs' record batches together, us per payment."""
+    sends = [*chain(*(part.sends for part in output.received), *(part.sends for part in output.decided))]
+    sent = [(ByteColumn.from_list(send.keys), ByteColumn.from_list(send.values)) for send in sends]
+    fetched = [
+        *pack(
+            ByteColumn.from_list([one.key for one in messages]),
+            ByteColumn.from_list([one.value for one in messages]),
+            np.array([one.timestamp_ms for one in messages], np.int64),
+            max_bytes=8 << 20,
+        )
+    ]
+    raw = [bytes(one.seal(-1, -1, -1)) for one in fetched]
+    rounds = 20
+
+    def put_together() -> None:
+        for send, (keys, values) in zip(sends, sent, strict=True):
+            for one in pack(keys, values, np.zeros(len(send.values), np.int64), max_bytes=1 << 20):
+                one.seal(1, 0, 0)
+
+    def take_apart() -> None:
+        for one in raw:
+            batches = survey(one, 0, len(messages))
+            first_wrong_checksum(one, batches)
+            unpack(one, batches, 0)
+
+    figures = {}
+    for name, work in (("take fetches apart", take_apart), ("put record batches together", put_together)):
+        work()
+        start = time.thread_time()
+        for _ in range(rounds):
+            work()
+        figures[name] = (time.thread_time() - start) / rounds / len(messages) * 1e6
+    return figures

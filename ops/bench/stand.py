@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,6 +181,13 @@ class Stand:
         """Arguments of aiokafka's clients."""
         return client_options(self.settings)
 
+    def unpin(self) -> None:
+        """Let the broker run on all cores, and workers that are started from now on."""
+        self._worker_cores = None
+        if self._broker_cores is not None and self.broker.pid is not None:
+            for thread in Path(f"/proc/{self.broker.pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), range(os.cpu_count() or 1))
+
     async def make_topics(self, declared: Iterable[Topic]) -> None:
         """Create topics."""
         await ensure_topics(self.connection, declared, partitions=self.settings.partitions)
@@ -217,7 +224,11 @@ class Stand:
                 worker.kill()
 
 
-async def preload(connection: dict[str, Any], batches: Iterable[Mapping[int, Payments]]) -> int:
+async def preload(
+    connection: dict[str, Any],
+    batches: Iterable[Mapping[int, Payments]],
+    progress: Callable[[int], None] = lambda _done: None,
+) -> int:
     """Write payments to `pix-transactions`, stamped with their own times; how many."""
     count = 0
     async with open_producer(connection) as producer:
@@ -227,6 +238,7 @@ async def preload(connection: dict[str, Any], batches: Iterable[Mapping[int, Pay
                     continue
                 await _send(producer, partition, payments)
                 count += len(payments)
+            progress(count)
         await producer.flush()
     return count
 

@@ -75,11 +75,6 @@ class Disorder:
             else:
                 yield message
 
-    def drain(self) -> Iterator[Simulated]:
-        """Yield what still waits, in order of arrival."""
-        while self._waiting:
-            yield heapq.heappop(self._waiting)[2]
-
     def _wait(self, message: Simulated) -> None:
         self._serial += 1
         heapq.heappush(self._waiting, (message.arrival_ms, self._serial, message))

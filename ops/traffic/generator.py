@@ -8,6 +8,7 @@ run begins with the shorter one.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,10 +17,10 @@ import numpy as np
 
 from ops.traffic import honest_stories, mule_stories, scam_stories, takeover_stories
 from ops.traffic.disorder import Disorder
-from ops.traffic.honest import INITIATIONS, HonestTraffic, TrafficShape
-from ops.traffic.messages import MessageWriter, Payment, Row
-from ops.traffic.population import Population
-from ops.traffic.reputation import REPORTED_HONEST, Reputation
+from ops.traffic.honest import INITIATIONS, PURPOSES, HonestTraffic, TrafficShape
+from ops.traffic.messages import CASH, MessageWriter, Payment, Row
+from ops.traffic.population import HONEST_REPORT_SHARE, Population
+from ops.traffic.reputation import Reputation
 from ops.traffic.seasons import DAY_MS, HOUR_MS, hour_of_day
 from ops.traffic.stories import Cast, Label, Step, Story, Typology
 
@@ -42,11 +43,12 @@ class TrafficConfig:
     start_ms
         Epoch milliseconds of the first instant; the clock is never read.
     seed
-        Same configuration, same bytes.
+        Same configuration, same bytes; with another start, other identifiers, so that two runs may share a topic.
     rate_per_s
         Mean payments per second of event time over an ordinary week.
     duration_s, count
         The run ends after this stretch of event time, or after this many messages; endless where both are None.
+        Nothing arrives at or after the end: stories, late messages and retries that are under way are cut off.
     fraud_share
         Share of payments that belong to a fraud. The real share of confirmed ones is 4.2 per 100,000 (0.000042); the
         default lets a short run show every typology.
@@ -141,11 +143,12 @@ def generate(config: TrafficConfig, population: Population | None = None) -> Ite
     """
     people = population or config.population()
     disorder = Disorder(config.late_share, config.retry_share, config.malformed_share)
-    end_ms = None if config.duration_s is None else config.start_ms + round(config.duration_s * 1000)
+    end_ms = math.inf if config.duration_s is None else config.start_ms + round(config.duration_s * 1000)
     writer = MessageWriter(people, full_snapshot=config.full_snapshot)
-    left = config.count
-    for block, rows in enumerate(_rows(config, people, end_ms)):
-        rng = np.random.default_rng([config.seed, 3, block])
+    number = 0
+    for block, rows in enumerate(_rows(config, people)):
+        # The start is part of it, since identifiers are drawn from it: their own time is only good to a minute.
+        rng = np.random.default_rng([config.seed, 3, block, config.start_ms])
         sent = [
             Simulated(
                 payment.at_ms,
@@ -158,38 +161,34 @@ def generate(config: TrafficConfig, population: Population | None = None) -> Ite
             for value, payment, label in writer.write(rng, rows)
         ]
         for simulated in disorder.send(rng, sent):
+            if simulated.arrival_ms >= end_ms:
+                return
             yield simulated
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    return
-    for simulated in disorder.drain():
-        yield simulated
-        if left is not None:
-            left -= 1
-            if left == 0:
+            number += 1
+            if number == config.count:
                 return
 
 
-def _rows(config: TrafficConfig, population: Population, end_ms: int | None) -> Iterator[list[Row]]:
-    """Yield the planned payments of one block after the other, each sorted by time."""
+def _rows(config: TrafficConfig, population: Population) -> Iterator[list[Row]]:
+    """Yield the planned payments of one block after the other, each sorted by time, without end."""
     everyday = config.rate_per_s * (1 - config.fraud_share - config.lookalike_share)
     traffic = HonestTraffic(population, TrafficShape(everyday, config.steady))
     playwright = _Playwright(config, population)
     block_ms = int(min(max(_BLOCK_ROWS / config.rate_per_s * 1000, 1_000), 6 * HOUR_MS))
     index, from_ms = 0, config.start_ms
-    while end_ms is None or from_ms < end_ms:
+    while True:
         to_ms = from_ms + block_ms
         rng = np.random.default_rng([config.seed, 2, index])
         block = traffic.draw(rng, from_ms, to_ms)
         rows: list[Row] = [
-            (Step(at_ms, payer, receiver, amount, INITIATIONS[how]), None)
-            for at_ms, payer, receiver, amount, how in zip(
+            (Step(at_ms, payer, receiver, amount, INITIATIONS[how], PURPOSES[why]), None)
+            for at_ms, payer, receiver, amount, how, why in zip(
                 block.at_ms.tolist(),
                 block.payer.tolist(),
                 block.receiver.tolist(),
                 block.amount_centavos.tolist(),
                 block.initiation.tolist(),
+                block.purpose.tolist(),
                 strict=True,
             )
         ]
@@ -198,8 +197,6 @@ def _rows(config: TrafficConfig, population: Population, end_ms: int | None) -> 
         playwright.plan_reports(rng, rows)
         rows += playwright.due(to_ms)
         rows.sort(key=_time_of)
-        if end_ms is not None and to_ms > end_ms:
-            rows = [row for row in rows if row[0].at_ms < end_ms]
         yield rows
         index, from_ms = index + 1, to_ms
 
@@ -234,9 +231,11 @@ class _Playwright:
                         by_accomplice = self._is_accomplice(story.typology, steps, position)
                         label = Label(story.typology, self._told, position, by_accomplice)
                     self._push(step, label)
-                    if label is not None and not label.by_accomplice:
+                    if label is None or step.purpose in CASH:  # a till that handed out cash acted in good faith
+                        continue
+                    if not label.by_accomplice:
                         self._reputation.report_fraud(rng, step.receiver, step.at_ms)
-                    if label is not None and rng.random() < 0.10 and step.amount_centavos >= 1_000:
+                    if rng.random() < 0.10 and step.amount_centavos >= 1_000:
                         self._push(_med_refund(rng, self._cast, step), None)
 
     def _is_accomplice(self, typology: Typology, steps: Sequence[Step], position: int) -> bool:
@@ -258,7 +257,7 @@ class _Playwright:
 
     def plan_reports(self, rng: np.random.Generator, rows: Sequence[Row]) -> None:
         """Plan the reports that some of a block's honest payments lead to."""
-        for position in np.flatnonzero(rng.random(len(rows)) < REPORTED_HONEST).tolist():
+        for position in np.flatnonzero(rng.random(len(rows)) < HONEST_REPORT_SHARE).tolist():
             step = rows[position][0]
             self._reputation.report_honest(rng, step.receiver, step.at_ms)
 

@@ -100,7 +100,7 @@ def payroll(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
 
 def newcomer_shop(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
     """A seller's first good day: a new static or random key, many payers who never met it."""
-    seller = cast.quiet_person(rng) if rng.random() < 0.6 else cast.company(rng)
+    seller = cast.quiet_person(rng) if rng.random() < 0.6 else cast.young_company(rng)
     facts = cast.fresh_key(rng, at_ms, rng.exponential(5.0)) if rng.random() < 0.6 else {}
     steps, when, received = [], at_ms, 0
     for client in cast.people(rng, int(rng.integers(4, 16))):
@@ -207,6 +207,8 @@ def night_out(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
             initiation = cast.lookup_initiation(rng) if stranger else "QRDN"
             steps.append(Step(when, person, receiver, amount, initiation, place=place))
         when += minutes(rng, 25)
+    if rng.random() < 0.15:  # the band takes banknotes only
+        steps.append(cast.cash(rng, person, when, 20_000)._replace(place=place))
     return steps
 
 

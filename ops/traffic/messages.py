@@ -21,7 +21,7 @@ from ops.traffic.seasons import BRASILIA_OFFSET_MS, DAY_MS, HOUR_MS, MINUTE_MS
 from ops.traffic.snapshot import SNAPSHOT_LIFE_MS, SnapshotWriter
 from ops.traffic.stories import Label, Step
 
-__all__ = ["MessageWriter", "Payment", "Row"]
+__all__ = ["CASH", "KEYLESS", "REFUNDS", "MessageWriter", "Payment", "Row"]
 
 Row = tuple[Step, Label | None]
 _Fields = dict[str, object]
@@ -37,11 +37,16 @@ _FALSE_ALARMS: dict[str, float] = {
 }  # fmt: skip
 # IN BCB 491/2024: R$ 200 per transaction and R$ 1,000 per day from a device that is not registered.
 _UNREGISTERED_LIMIT_CENTAVOS, _UNREGISTERED_DAY_CENTAVOS = 20_000, 100_000
+# Regulamento do Pix: Saque and Troco by day (from 6 h) and by night (from 20 h).
+_CASH_DAY_CENTAVOS, _CASH_NIGHT_CENTAVOS = 300_000, 100_000
 _SETTLED_DEVICE_MS = 3 * DAY_MS
 _NEW_DEVICE = 1 << SESSION_FLAGS.index("NEW_DEVICE")
 
 REFUNDS = frozenset({"REFU", "IPRT"})
 """Purposes of refunds: they name no key and come from no session."""
+
+CASH = frozenset({"GSCB", "OTHR"})
+"""Purposes by which cash is handed out."""
 
 KEYLESS = frozenset({"MANU", "AUTO"})
 """Initiations that look up no key."""
@@ -180,6 +185,8 @@ class MessageWriter:
             population.night_spent[payer] += amount
         if at_ms < population.device_registered_from[payer]:
             population.unregistered_spent[payer] += amount
+        if step.purpose in CASH:
+            population.cash_spent[payer] += amount
         return amount
 
     def _is_limited_by_night(self, step: Step) -> bool:
@@ -209,7 +216,20 @@ class MessageWriter:
                 population.unregistered_day[payer], population.unregistered_spent[payer] = day, 0
             left = _UNREGISTERED_DAY_CENTAVOS - int(population.unregistered_spent[payer])
             allowance = min(allowance, _UNREGISTERED_LIMIT_CENTAVOS, left)
+        if step.purpose in CASH:
+            allowance = min(allowance, self._cash_left(step))
         return max(allowance, 0)
+
+    def _cash_left(self, step: Step) -> int:
+        """What may still be drawn of this day's, or this night's, total."""
+        population, payer = self._population, step.payer
+        # Periods of 14 and 10 hours in turn: a day and its night have an even and an odd number.
+        day, hour_ms = divmod(step.at_ms + BRASILIA_OFFSET_MS - 6 * HOUR_MS, DAY_MS)
+        by_night = hour_ms >= 14 * HOUR_MS
+        period = 2 * day + by_night
+        if population.cash_period[payer] != period:
+            population.cash_period[payer], population.cash_spent[payer] = period, 0
+        return (_CASH_NIGHT_CENTAVOS if by_night else _CASH_DAY_CENTAVOS) - int(population.cash_spent[payer])
 
     def _payer(self, entity: int) -> dict[str, object]:
         fields = self._payers.get(entity)

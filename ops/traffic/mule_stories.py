@@ -22,11 +22,14 @@ def onward(
     mean_minutes
         Mean delay before the first payment and between payments.
     """
-    if rng.random() < 0.12:  # cash is drawn, or the account is blocked in time
+    fate = rng.random()
+    if fate < 0.06:  # the account is blocked in time
         return []
+    if fate < 0.12:  # a person on the way to a till
+        return [cast.cash(rng, mule, at_ms + minutes(rng, mean_minutes), received_centavos)]
     parts = int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.20]))
     others = [other for other in cast.mules(rng, at_ms, parts + 1) if other != mule]
-    shared_device = f"d{mule:x}-h{int(rng.integers(0, 6))}" if rng.random() < 0.25 else None
+    shared_device = cast.herd_device(mule) if rng.random() < 0.25 else None
     steps, left, when = [], received_centavos, at_ms
     for part in range(parts):
         when += minutes(rng, mean_minutes)
@@ -59,14 +62,17 @@ def mule(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
 def dispersal(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
     """A sum is split into payments a little below the limit, to several accounts."""
     payer = cast.mule(rng, at_ms)
-    ceiling = min(cast.limit(payer, at_ms), int(rng.choice([50_000, 100_000, 200_000, 300_000])))
+    ceiling = cast.limit(payer, at_ms)
+    if rng.random() < 0.5:  # below a bound that the bank is thought to watch, rather than the account's own
+        ceiling = min(ceiling, int(rng.choice([50_000, 100_000, 200_000, 300_000])))
+    device = cast.herd_device(payer) if rng.random() < 0.4 else None
     receivers = [other for other in cast.mules(rng, at_ms, 6) if other != payer] + [cast.person(rng)]
     steps, when = [], at_ms
     for part in range(int(rng.integers(3, 9))):
         receiver = receivers[part % len(receivers)]
         if receiver != payer:
             amount = share(rng, ceiling, 0.78, 0.995)
-            steps.append(Step(when, payer, receiver, amount, cast.lookup_initiation(rng)))
+            steps.append(Step(when, payer, receiver, amount, cast.lookup_initiation(rng), device=device))
         when += minutes(rng, 6)
     return steps
 

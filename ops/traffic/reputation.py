@@ -10,15 +10,13 @@ import numpy as np
 from ops.traffic.population import Population
 from ops.traffic.seasons import DAY_MS, HOUR_MS
 
-__all__ = ["ANALYSIS_MS", "REPORTED_HONEST", "Reputation", "contest_delay_ms"]
+__all__ = ["ANALYSIS_MS", "Reputation", "contest_delay_ms"]
 
 # Delay of a contest: share of contests, from, to (in hours). None is published; these are pix-domain.md's proposal.
 _CONTEST_DELAYS: Final = ((0.45, 0.02, 1.0), (0.30, 1.0, 24.0), (0.15, 24.0, 168.0), (0.10, 168.0, 1_920.0))
 ANALYSIS_MS: Final = 7 * DAY_MS
 """The receiver's bank has this long to analyse a report."""
 
-REPORTED_HONEST: Final = 0.017
-"""Share of honest payments that are reported; with the frauds' default share, a tenth of all reports is agreed to."""
 _REPORTED_FRAUD, _AGREED_FRAUD, _AGREED_HONEST = 0.6, 0.8, 0.01
 
 

@@ -27,13 +27,14 @@ def fake_shop(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
     """A shop that never delivers: small tickets of many unrelated payers, swept to a mule now and then."""
     shop = cast.fake_shop(rng)
     price = reais(rng, 130, 0.8)
+    gap = float(rng.choice([3.0, 20.0]))  # an advertisement that runs, or one that is passed on
     steps, when, received = [], at_ms, 0
     for victim in cast.people(rng, int(rng.integers(5, 18))):
         amount = price if rng.random() < 0.5 else share(rng, price, 0.6, 1.8)
         initiation = str(rng.choice(["QRDN", "DICT", "QRES"], p=[0.6, 0.28, 0.12]))
         steps.append(Step(when, victim, shop, amount, initiation))
         received += amount
-        when += minutes(rng, 20)
+        when += minutes(rng, gap)
     mule = cast.mule(rng, when)
     return [*steps, Step(when, shop, mule, share(rng, received, 0.7, 1.0), cast.lookup_initiation(rng))]
 

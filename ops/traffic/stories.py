@@ -186,6 +186,16 @@ class Cast:
         """Return one mule account in use at ``at_ms``."""
         return self.mules(rng, at_ms, 1)[0]
 
+    def herd_device(self, mule: int) -> str:
+        """Return the device from which somebody runs a mule's account, with those of forty others."""
+        return f"d-herd-{mule * 2_654_435_761 % max(len(self.population.mules) // 40, 1):x}"
+
+    def young_company(self, rng: np.random.Generator) -> int:
+        """Return a legal person that began lately, and honestly as far as anyone knows."""
+        population = self.population
+        candidates = rng.integers(population.people, population.size, 12)
+        return int(candidates[np.argmax(population.account_opened_at[candidates])])
+
     def fake_shop(self, rng: np.random.Generator) -> int:
         """Return a company that exists to defraud."""
         return int(rng.choice(self.population.fake_shops))
@@ -193,6 +203,11 @@ class Cast:
     def friend(self, rng: np.random.Generator, person: int) -> int:
         """Return somebody whom a person usually pays."""
         return int(rng.choice(self.population.friends[person]))
+
+    def cash(self, rng: np.random.Generator, payer: int, at_ms: int, most_centavos: int) -> Step:
+        """Return a Pix Saque at some company: banknotes worth up to ``most_centavos`` and what a till has."""
+        notes = min(int(rng.integers(3, 21)) * 5_000, max(most_centavos // 1_000 * 1_000, 2_000))
+        return Step(at_ms, payer, self.company(rng), notes, "QRDN" if rng.random() < 0.7 else "QRES", "OTHR")
 
     def shop(self, rng: np.random.Generator, person: int) -> int:
         """Return a company that a person usually pays."""

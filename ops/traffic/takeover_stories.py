@@ -85,18 +85,29 @@ def sim_swap(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
 
 
 def coercion(cast: Cast, rng: np.random.Generator, at_ms: int) -> list[Step]:
-    """At night, away from home, a victim under threat pays up to the limit, again and again."""
+    """At night, away from home, a victim under threat pays up to the limit, again and again, and draws cash.
+
+    People can only be paid up to the night's total, so some gangs bring a card machine of a company, and some stop at a
+    till.
+    """
     victim = cast.person(rng)
     mules = [mule for mule in cast.mules(rng, at_ms, 2) if mule != victim]
     home = cast.population.home[victim]
     place = (float(home[0] + rng.normal(0, 0.15)), float(home[1] + rng.normal(0, 0.15)))
     steps, when = [], at_ms
+    machine = cast.fake_shop(rng) if rng.random() < 0.5 else None
     for part in range(int(rng.integers(2, 5))):
-        amount = share(rng, cast.limit(victim, when), 0.45, 1.0)
-        mule = mules[part % len(mules)]
-        steps.append(Step(when, victim, mule, amount, cast.lookup_initiation(rng), place=place))
-        steps += onward(cast, rng, mule, amount, when)
+        if machine is not None:
+            amount = share(rng, int(cast.population.limit_day[victim]), 0.75, 1.0)
+            steps.append(Step(when, victim, machine, amount, "QRDN", place=place))
+        else:
+            amount = share(rng, cast.limit(victim, when), 0.45, 1.0)
+            mule = mules[part % len(mules)]
+            steps.append(Step(when, victim, mule, amount, cast.lookup_initiation(rng), place=place))
+            steps += onward(cast, rng, mule, amount, when)
         when += minutes(rng, 10)
+    if rng.random() < 0.5:
+        steps.append(cast.cash(rng, victim, when, 100_000)._replace(place=place))
     return steps
 
 

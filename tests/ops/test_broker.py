@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.helpers import create_ssl_context
 
 from app.topics import MAX_CHECKPOINT_BYTES, Topic, changelog
-from ops.broker import BrokerError, LocalBroker, free_port
+from ops.broker import BrokerError, LocalBroker, Quorum, free_port
 from ops.java import Java, bundled_java, java_major
 from ops.topic_admin import ensure_topics
 
@@ -99,6 +98,19 @@ async def test_a_client_outlives_a_killed_broker(make_broker: MakeBroker) -> Non
         await asyncio.to_thread(broker.start)
         await sending
     assert [value for _, _, value in await _read(broker, topic)] == [b"before", b"during"]
+
+
+@pytest.mark.parametrize(("nodes", "copies", "in_sync"), [(1, "1", "1"), (2, "2", "1"), (3, "3", "2"), (5, "3", "2")])
+def test_a_cluster_keeps_kafkas_own_topics_as_safe_as_its_size_allows(nodes: int, copies: str, in_sync: str) -> None:
+    """Three copies where there are three nodes, of which a write waits for two; every node votes."""
+    quorum = Quorum.of(nodes)
+    config = quorum.config()
+    assert len(quorum.cluster_id) == 22
+    assert len(set(quorum.controller_ports.values())) == nodes
+    assert config["controller.quorum.voters"].count("@") == nodes
+    assert config["offsets.topic.replication.factor"] == copies
+    assert config["transaction.state.log.replication.factor"] == copies
+    assert config["transaction.state.log.min.isr"] == in_sync
 
 
 def test_a_port_in_use_is_a_clear_error(make_broker: MakeBroker) -> None:
@@ -261,24 +273,6 @@ async def test_compaction_leaves_the_last_value_of_each_key(make_broker: MakeBro
             break
         assert time.monotonic() < deadline, found
     assert found == [(49, b"a", b"49"), (50, b"b", b"kept")]
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """Make a self-signed certificate for 127.0.0.1; its key is in the same PEM file, as Kafka wants it."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs openssl to make a certificate")
-    key, chain, both = tmp_path / "key.pem", tmp_path / "chain.pem", tmp_path / "both.pem"
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(key), "-out", str(chain)]
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, *files],
-        check=True,
-        capture_output=True,
-    )
-    both.write_text(key.read_text() + chain.read_text())
-    return both
 
 
 async def test_a_secured_cluster_opens_with_the_right_password_only(make_broker: MakeBroker, certificate: Path) -> None:

@@ -234,6 +234,26 @@ async def test_event_time_sets_the_pace(settings: Settings, tmp_path: Path) -> N
     assert done_ms - 3000 < moved[-1]["timestamp"] <= done_ms
 
 
+async def test_a_file_may_be_sent_again_when_it_is_moved(settings: Settings, tmp_path: Path) -> None:
+    """Each time its payments have ids of their own, in the minute in which they now happen; retries stay retries."""
+    old = NOW_MS - 40 * 86_400_000
+    minute = time.strftime("%Y%m%d%H%M", time.gmtime(old / 1000))
+    rows = [transaction(n, timestamp=old, end_to_end_id=f"E12345678{minute}{n:011d}") for n in range(30)]
+    path = write_lines(tmp_path / "pix.ndjson", [*rows, rows[-1]])
+    sendings = []
+    for _ in range(2):
+        async with answering(settings) as seen:
+            report = await send_file(settings, path, shift_to_now=True)
+        assert (report.unanswered, report.rejected) == (0, [])
+        sendings.append([json.loads(value) for _, _, value in seen])
+    first, second = ({each["end_to_end_id"] for each in sending} for sending in sendings)
+    assert len(first) == len(second) == 30
+    assert first.isdisjoint(second)
+    for each in sendings[0]:
+        moved_minute = time.strftime("%Y%m%d%H%M", time.gmtime(each["timestamp"] / 1000))
+        assert each["end_to_end_id"][:21] == f"E12345678{moved_minute}"
+
+
 async def test_a_cluster_without_the_topics_is_an_error(
     make_broker: Callable[..., LocalBroker], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from app.settings import Settings, load_settings
 from app.topics import FEEDBACK, TRANSACTIONS
 from ops.broker import LocalBroker
 from ops.bulk_sender import SendError
-from ops.simulate import SimulateProgress, simulate_to_kafka
+from ops.simulate import SimulateProgress, simulate_to_kafka, timed
 from ops.topic_admin import ensure_topics
 from ops.traffic.feedback import FeedbackConfig
 from ops.traffic.generator import TrafficConfig, generate
@@ -69,12 +69,12 @@ async def arriving(settings: Settings) -> AsyncIterator[Callable[[str], Any]]:
 
 async def test_the_topic_gets_what_the_configuration_generates(settings: Settings) -> None:
     """Same configuration, same messages, keys and order per partition, retries and damaged ones included."""
-    config = traffic(count=1500, malformed_share=0.02, retry_share=0.02)
+    config = traffic(count=1500, duration_s=60.0, malformed_share=0.02, retry_share=0.02)
     told: list[SimulateProgress] = []
     async with arriving(settings) as read:
         report = await simulate_to_kafka(settings, config, speed=None, progress=told.append)
         records = await read(TRANSACTIONS.name)
-    expected = list(generate(config))
+    expected = list(generate(timed(config, None)))
     assert (report.sent, report.interrupted) == (1500, False)
     assert told[-1][:2] == (report.sent, report.feedback)
     for partition in range(3):
@@ -85,7 +85,9 @@ async def test_the_topic_gets_what_the_configuration_generates(settings: Setting
 async def test_feedback_follows_the_payments_that_it_is_about(settings: Settings) -> None:
     """Each is on its topic, keyed by its payment, decodes, and comes in order of time."""
     async with arriving(settings) as read:
-        report = await simulate_to_kafka(settings, traffic(count=1000), feedback=QUICK_FEEDBACK, speed=None)
+        report = await simulate_to_kafka(
+            settings, traffic(count=1000, duration_s=60.0), feedback=QUICK_FEEDBACK, speed=None
+        )
         feedback, payments = await read(FEEDBACK.name), await read(TRANSACTIONS.name)
     assert report.feedback == len(feedback) > 100
     assert len(payments) == 1000
@@ -101,7 +103,7 @@ async def test_feedback_follows_the_payments_that_it_is_about(settings: Settings
 async def test_the_wall_clock_sets_the_pace(settings: Settings) -> None:
     """Ten seconds of traffic take one at speed 10; nothing goes out before it is due."""
     config = traffic(duration_s=10.0, late_share=0.0, retry_share=0.0, rate_per_s=100.0)
-    first_ms, *_, last_ms = [simulated.arrival_ms for simulated in generate(config)]
+    first_ms, *_, last_ms = [simulated.arrival_ms for simulated in generate(timed(config, 10.0))]
     async with arriving(settings) as read:
         report = await simulate_to_kafka(settings, config, speed=10.0)
         records = await read(TRANSACTIONS.name)
@@ -112,6 +114,25 @@ async def test_the_wall_clock_sets_the_pace(settings: Settings) -> None:
     for record in records[::20]:
         event_ms = json.loads(record.value).get("timestamp", first_ms) if record.value.endswith(b"}") else first_ms
         assert record.timestamp - begun_ms >= (event_ms - first_ms) / 10 - 50
+        assert event_ms <= record.timestamp
+    assert last_ms == pytest.approx(config.start_ms + 1_000, abs=500)
+
+
+def test_traffic_faster_than_the_clock_reaches_it_and_never_leads() -> None:
+    """Event time starts by as much in the past as it gains; as the clock goes, or slower, nothing is moved."""
+    config = traffic(duration_s=86_400.0 * 3)
+    for speed in (1.0, 0.5):
+        assert timed(config, speed) == config
+    fast = timed(config, 100.0)
+    assert fast.start_ms + 86_400_000 * 3 == config.start_ms + 864_000 * 3
+    assert timed(config, None).start_ms + 86_400_000 * 3 == config.start_ms
+
+
+@pytest.mark.parametrize("endless", [{}, {"count": 10}])
+def test_traffic_of_no_known_duration_cannot_outrun_the_clock(endless: dict[str, int]) -> None:
+    """The error says what to do."""
+    with pytest.raises(SendError, match=r"--speed 10 needs an end.*give --duration"):
+        timed(traffic(**endless), 10.0)
 
 
 async def test_endless_traffic_stops_at_ctrl_c(settings: Settings) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 
 import pytest
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, TopicAuthorizationFailedError
 
 from app.topics import Topic
 from ops.broker import LocalBroker, free_port
-from ops.topic_admin import Difference, TopicError, declared_config, ensure_topics
+from ops.topic_admin import Difference, TopicError, _patiently, declared_config, ensure_topics
 
 
 def _topic(config: dict[str, str], partitions: int | None = None) -> Topic:
@@ -110,3 +111,25 @@ async def test_an_unreachable_cluster_is_an_error() -> None:
     """Nobody listens there: it does not hang."""
     with pytest.raises(KafkaConnectionError):
         await ensure_topics({"bootstrap_servers": f"127.0.0.1:{free_port()}"}, [_topic({})], partitions=1)
+
+
+async def _ask(answers: list[str | Exception]) -> str:
+    """Give the next of the answers."""
+    answer = answers.pop(0)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+async def test_a_passing_error_is_asked_again() -> None:
+    """A broker that has just died is still on the cluster's list, and may be the one that is asked."""
+    answers: list[str | Exception] = [NodeNotReadyError(), KafkaConnectionError(), TimeoutError(), "done"]
+    assert await _patiently(partial(_ask, answers)) == "done"
+
+
+async def test_an_error_that_will_stay_is_raised_at_once() -> None:
+    """Whoever may not ask need not wait to hear it."""
+    answers: list[str | Exception] = [TopicAuthorizationFailedError(), "never asked for"]
+    with pytest.raises(TopicAuthorizationFailedError):
+        await _patiently(partial(_ask, answers))
+    assert answers == ["never asked for"]

@@ -46,10 +46,13 @@ def _pay(state: PartitionState, *keys: int, at_ms: int = T0_MS) -> NDArray[np.fl
     return state.profiles.update(events)
 
 
-def _remember(state: PartitionState, name: str, *ids: bytes) -> None:
+def _remember(state: PartitionState, name: str, *ids: bytes, at_ms: int = T0_MS) -> list[bool]:
+    """Take up ids, and tell which are first occurrences."""
     rows = np.zeros(len(ids), SEEN_DTYPE)
-    rows["id"], rows["timestamp"] = ids, T0_MS
-    state.memories[name].append(rows)
+    rows["id"], rows["timestamp"] = ids, at_ms
+    first, _ = state.memories[name].first_occurrences(list(ids), rows["timestamp"])
+    state.memories[name].append(rows[first])
+    return [bool(one) for one in first]
 
 
 def _recovered(*checkpoints: tuple[list[bytes], list[bytes | None]]) -> PartitionState:
@@ -177,8 +180,8 @@ class TestCheckpoint:
         back = _recovered(state.export())
         assert back.next_offsets() == {TOPIC: 10}
         assert back.first_sightings("pix-markers", 3, np.array([41, 42], np.int64))[0].tolist() == [False, True]
-        assert back.memories["payments"].first_occurrences([b"E1", b"E2", b"M1"]).tolist() == [False, False, True]
-        assert back.memories["markers"].first_occurrences([b"E1", b"M1"]).tolist() == [True, False]
+        assert _remember(back, "payments", b"E1", b"E2", b"M1") == [False, False, True]
+        assert _remember(back, "markers", b"E1", b"M1") == [True, False]
         assert back.control("rules") == b"pack"
         assert back.control("lists") is None
         assert _pay(back, 1, 2, 3).tobytes() == _pay(state, 1, 2, 3).tobytes()
@@ -245,14 +248,11 @@ class TestCheckpoint:
         state = _state()
         logs = []
         for hour in range(3):
-            rows = np.zeros(1, SEEN_DTYPE)
-            rows["id"], rows["timestamp"] = b"E%d" % hour, T0_MS + hour * 4_000_000
-            state.memories["payments"].append(rows)
+            _remember(state, "payments", b"E%d" % hour, at_ms=T0_MS + hour * 4_000_000)
             logs.append(state.export())
         keys, values = logs[-1]
         assert dict(zip(keys, values, strict=True))[b"\0ids/payments/1"] is None
-        memory = _recovered(*logs).memories["payments"]
-        assert memory.first_occurrences([b"E0", b"E1", b"E2"]).tolist() == [True, True, False]
+        assert _remember(_recovered(*logs), "payments", b"E0", b"E1", b"E2", at_ms=0) == [True, True, False]
 
     @pytest.mark.parametrize(
         ("key", "value"),
@@ -303,8 +303,8 @@ def test_crashes_change_nothing(steps: list[tuple[str, list[int]]], *, compacts:
                 _apply(crashing, source, offset)
     assert crashing.next_offsets() == whole.next_offsets()
     ids = [b"E%d" % number for number in range(6)]
-    for name, memory in whole.memories.items():
-        assert crashing.memories[name].first_occurrences(ids).tolist() == memory.first_occurrences(ids).tolist()
+    for name in whole.memories:
+        assert _remember(crashing, name, *ids) == _remember(whole, name, *ids)
     assert _pay(crashing, 1, 2, 3, 4, 5).tobytes() == _pay(whole, 1, 2, 3, 4, 5).tobytes()
 
 
@@ -317,7 +317,5 @@ def _compacted(log: list[tuple[bytes, bytes | None]]) -> list[tuple[bytes, bytes
 def _apply(state: PartitionState, source: list[list[int]], offset: int) -> bytes:
     """Apply the batch at an offset as a stage does: position, then ids, then profiles."""
     assert state.accept(TOPIC, _stretch(offset, offset + 1)) is not None
-    names = [b"E%d" % key for key in source[offset]]
-    first = state.memories["payments"].first_occurrences(names)
-    _remember(state, "payments", *(name for name, new in zip(names, first, strict=True) if new))
-    return _pay(state, *source[offset], at_ms=T0_MS + offset * 1000).tobytes() + first.tobytes()
+    first = _remember(state, "payments", *(b"E%d" % key for key in source[offset]))
+    return _pay(state, *source[offset], at_ms=T0_MS + offset * 1000).tobytes() + bytes(first)

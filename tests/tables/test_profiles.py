@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import tables
 from tables import kernel
+from tables import profiles as profiles_module
 from tables.catalog import CATALOG, Catalog, Levels
 from tables.kernel_blobs import PROBLEMS
 from tables.layout import EVENT_DTYPE
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 START_MS = 1_773_526_380_000
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+STATM = Path("/proc/self/statm")
 
 
 def make_events(keys: Array | list[int], times_ms: Array | int = START_MS, others: Array | int = 2) -> Array:
@@ -116,6 +119,22 @@ def test_only_clean_idle_rows_leave_and_the_idlest_first() -> None:
     assert len(profiles) == 2
 
 
+def test_an_eviction_looks_at_a_part_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten of 35 slots a call, on from where the last one ended and round again: its time has a bound."""
+    monkeypatch.setattr(profiles_module, "EVICTION_SLOTS", 10)
+    profiles = Profiles("payer")
+    profiles.update(make_events(np.arange(1, 36), START_MS + np.arange(35)[::-1] * HOUR_MS))
+    profiles.export_dirty()
+    profiles.clear_dirty()
+    left = []
+    for keep in (33, 0, 0, 0, 5):
+        keys, _ = profiles.evict(2**62, keep)
+        left.append([int.from_bytes(key, "little") for key in keys])
+    tens = [list(range(first + 9, first - 1, -1)) for first in (11, 21)]
+    assert left == [[10, 9], *tens, [35, 34, 33, 32, 31], [8, 7, 6]]
+    assert len(profiles) == 5
+
+
 def test_memory_given_back_is_used_again() -> None:
     """Ten times as many keys come and go: the pools do not grow beyond what one round takes."""
     profiles, sizes = Profiles("payer"), []
@@ -131,13 +150,32 @@ def test_memory_given_back_is_used_again() -> None:
     assert sizes[1:] == sizes[:-1]
 
 
-def test_growing_moves_nothing() -> None:
-    """Features are the same whether rows and pools have grown on the way or were reserved."""
+def test_growing_changes_nothing() -> None:
+    """Features are the same whether rows and pools were copied to grow or had address space; then none moves."""
     events = random_events(20_000, 5000)
-    small, large = Profiles("payer", reserve=2), Profiles("payer", reserve=1 << 16)
-    assert small.update(events).tobytes() == large.update(events).tobytes()
+    small, large = Profiles("payer", reserve=2), Profiles("payer")
+    rows, cells = large._state.rows, large._state.cells
+    for part in np.split(events, [5, 100, 3000, 3001]):
+        assert small.update(part).tobytes() == large.update(part).tobytes()
     assert len(small) == len(large) == len(np.unique(events["key"]))
     assert small.nbytes < 64 << 20
+    assert large._state.rows is rows
+    assert large._state.cells is cells
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="where Linux tells how much address space is in use")
+def test_a_system_that_grants_no_address_space_is_enough() -> None:
+    """A bound on virtual memory, as some hosts set: arrays grow by copying."""
+    bounds = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(STATM.read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), bounds[1]))
+    try:
+        profiles = Profiles("payer")
+        assert len(profiles._state.rows) == 2
+        profiles.update(make_events(np.arange(1, 5001)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, bounds)
+    assert len(profiles) == 5000
 
 
 def test_a_later_blob_of_a_key_replaces_an_earlier_one() -> None:

@@ -91,6 +91,7 @@ async def test_records_deleted_ahead_of_a_worker_take_it_down(
     await app.start()
     await until(lambda: len(app.numbers()) == 100)
     app.consumer.pause_partitions({TP(source, 0)})
+    await asyncio.sleep(1.5)  # the fetch that began before would take what is to be fetched ahead
     await cluster.fill(source, 0, range(100, 300))
     prefetched = app.batch_consumer._thread._ensure_consumer()._fetcher._records
     await until(lambda: bool(prefetched))

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import RequestTimedOutError
 
 from app.batching import BatchApp, OversizeError
@@ -96,10 +97,19 @@ async def test_a_prepared_batch_takes_in_nothing_else(cluster: Cluster, make_app
     """What others send to the partition meanwhile goes into a batch of its own."""
     topic = await cluster.create()
     app = await started(make_app(topic))
-    builder = app.batch_producer.builder()
-    builder.append(timestamp=0, key=b"k", value=b"prepared")
-    prepared = await app.batch_producer.send_builder(topic, 0, builder)
+    prepared = await app.batch_producer.send_records(topic, 0, [b"k"], [b"prepared"], [0])
     other = await app.producer.send(topic, b"k", b"other", 0, None, None)
-    await asyncio.gather(prepared, other)
-    assert builder.record_count() == 1
+    (written,), _ = await asyncio.gather(prepared, other)
+    assert written.offset == 0
     assert [each.value for each in await cluster.read(topic)] == [b"prepared", b"other"]
+
+
+async def test_sequence_numbers_begin_again_after_the_last(cluster: Cluster, make_app: MakeApp) -> None:
+    """A worker does not stop after two billion records to one partition."""
+    topic = await cluster.create()
+    app = await started(make_app(topic))
+    sequences = app.batch_producer._ensure_producer()._txn_manager._sequence_numbers
+    sequences[TopicPartition(topic, 0)] = 2**31 - 3  # the leader takes any number from a producer it does not know
+    for _ in range(3):
+        await (await app.batch_producer.send_records(topic, 0, [b"k"] * 3, [b"v"] * 3, [0] * 3))
+    assert len(await cluster.read(topic)) == 9

@@ -1,16 +1,20 @@
 """Unpacking of fetched bytes: holes, codecs, checksums, transactions, and the fetch position after each."""
 
+import json
+
 import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from faust.types import TP
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.batching import Batch
 from app.batching.fetching import unpack
+from app.domain.byte_column import ByteColumn
 
 SOURCE = TP("source", 0)
 BASE_OFFSET_BYTES = 8
@@ -41,6 +45,16 @@ def control_batch(offset: int, producer_id: int, *, commit: bool) -> bytearray:
     return data
 
 
+def old_batch(offset: int, magic: int, values: list[bytes], *, codec: int = 0) -> bytearray:
+    """Build messages of a format before Kafka 0.11: one, or, compressed, those that end at `offset`."""
+    builder = LegacyRecordBatchBuilder(magic, codec, 1_000_000)
+    for number, value in enumerate(values):
+        builder.append(number, 5_000 if magic else None, None, value)
+    data: bytearray = builder.build()
+    data[:BASE_OFFSET_BYTES] = offset.to_bytes(BASE_OFFSET_BYTES, "big")
+    return data
+
+
 def fetched(
     *batches: bytearray,
     position: int,
@@ -58,6 +72,7 @@ def unpacked(records: PartitionRecords, max_records: int = 1_000) -> Batch:
     return unpack(records, SOURCE, 7, max_records)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(
     layout=st.lists(st.lists(st.booleans(), min_size=1, max_size=8), min_size=1, max_size=6),
     skipped=st.integers(0, 7),
@@ -131,3 +146,64 @@ def test_aborted_records_are_skipped_only_when_reading_committed(isolation: int,
     batch = unpacked(records)
     assert list(batch.offsets) == expected
     assert (batch.base, batch.next_offset) == (0, 8)
+
+
+def test_columns_are_what_each_reader_needs() -> None:
+    """Kernels find one buffer; JSON finds plain numbers; and a batch without records is false in its columns."""
+    batch = unpacked(fetched(record_batch(0, [0, 2, 3]), position=0))
+    assert isinstance(batch.keys, ByteColumn)
+    assert isinstance(batch.values, ByteColumn)
+    assert json.dumps([batch.offsets[1], *batch.timestamps_ms]) == "[2, 5000, 5002, 5003]"
+    assert not unpacked(fetched(control_batch(4, 9, commit=True), position=4)).timestamps_ms
+
+
+def test_a_damaged_batch_is_named_and_nothing_is_taken() -> None:
+    """The error says where, with the checksum unchecked too, and comes again at the next call."""
+    bad = record_batch(2, [2, 3])
+    bad[-1] ^= 1
+    records = fetched(record_batch(0, [0, 1]), bad, position=0)
+    for _ in range(2):
+        with pytest.raises(CorruptRecordException, match="source-0: record batch at 2: expected 2 records"):
+            unpacked(records)
+        assert records.next_fetch_offset == 0
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+def test_old_formats_are_read_too(magic: int) -> None:
+    """Brokers before 4.0 keep what old producers have sent; records of the first format have no time."""
+    records = fetched(*(old_batch(offset, magic, [b"v%d" % offset]) for offset in (3, 4, 7)), position=4)
+    batch = unpacked(records)
+    assert (list(batch.offsets), batch.values) == ([4, 7], [b"v4", b"v7"])
+    assert list(batch.timestamps_ms) == [5_000 if magic else -1] * 2
+    assert (batch.base, batch.next_offset, batch.keys) == (4, 8, [None, None])
+
+
+def test_old_compressed_messages_are_read_from_the_position_on() -> None:
+    """They are one message that holds the others."""
+    batch = unpacked(fetched(old_batch(12, 1, [b"v10", b"v11", b"v12"], codec=1), position=11, check_crcs=True))
+    assert (list(batch.offsets), batch.values, batch.next_offset) == ([11, 12], [b"v11", b"v12"], 13)
+
+
+def test_a_wrong_checksum_of_an_old_message_is_refused() -> None:
+    """As of a new one."""
+    bad = old_batch(2, 1, [b"value"])
+    bad[-1] ^= 1
+    with pytest.raises(CorruptRecordException, match="source-0: checksum of the record batch at 2 is wrong"):
+        unpacked(fetched(bad, position=2, check_crcs=True))
+
+
+def test_formats_are_told_apart_batch_by_batch() -> None:
+    """A call ends where the format changes, and the next goes on there, in either direction."""
+    records = fetched(
+        old_batch(0, 1, [b"v0"]),
+        old_batch(1, 0, [b"v1"]),
+        record_batch(2, [2, 3]),
+        old_batch(4, 1, [b"v4"]),
+        position=0,
+    )
+    values = []
+    while records._records.has_next():
+        batch = unpacked(records)
+        values.append(list(batch.values))
+    assert values == [[b"v0", b"v1"], [b"v2", b"v3"], [b"v4"]]
+    assert records.next_fetch_offset == 5

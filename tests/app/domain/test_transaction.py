@@ -62,8 +62,8 @@ BAD_FIELDS = [
     ("amount_centavos", {"centavos": 1}, AMOUNT, "object", Reason.WRONG_TYPE),
     ("amount_centavos", 0, AMOUNT, "integer 0", Reason.OUT_OF_RANGE),
     ("amount_centavos", -5, AMOUNT, "integer -5", Reason.OUT_OF_RANGE),
-    ("amount_centavos", 10**13 + 1, AMOUNT, "integer 10000000000001", Reason.OUT_OF_RANGE),
-    ("amount_centavos", 2**64 + 1, AMOUNT, "integer 18446744073709551617", Reason.OUT_OF_RANGE),
+    ("amount_centavos", 10**13 + 1, AMOUNT, "integer near 1.0e+13", Reason.OUT_OF_RANGE),
+    ("amount_centavos", 2**64 + 1, AMOUNT, "integer near 1.8e+19", Reason.OUT_OF_RANGE),
     ("timestamp", 0, TIMESTAMP, "integer 0", Reason.OUT_OF_RANGE),
     ("timestamp", "2026-09-21T13:33:00Z", TIMESTAMP, "string of 20 characters", Reason.WRONG_TYPE),
     ("end_to_end_id", "E123", END_TO_END_ID, "string of 4 characters", Reason.WRONG_FORM),
@@ -99,7 +99,7 @@ BAD_FIELDS = [
     ("payer_balance_centavos", -1, "integer from 0 to 10000000000000", "integer -1", Reason.OUT_OF_RANGE),
     ("dict_key_settlements_d90", -1, COUNT, "integer -1", Reason.OUT_OF_RANGE),
     ("dict_key_settlements_d90", 0.0, COUNT, "number 0.0", Reason.WRONG_TYPE),
-    ("dict_key_created_at", 1_000_000_000_000, TIMESTAMP, "integer 1000000000000", Reason.OUT_OF_RANGE),
+    ("dict_key_created_at", 1_000_000_000_000, TIMESTAMP, "integer near 1.0e+12", Reason.OUT_OF_RANGE),
 ]  # fmt: skip
 
 
@@ -273,6 +273,20 @@ def test_no_rejection_repeats_what_the_message_said(name: str, secret: object, p
             rendered = f"{outcome.path} {outcome.expected} {outcome.got}"
             assert not any(part in rendered for part in ("Maria", "maria", "5299822", "87654321", "998877", "113.77"))
             assert str(secret) not in rendered
+
+
+@pytest.mark.parametrize(
+    "name", ["timestamp", "amount_centavos", "latitude", "dict_claim_opened_at", "dict_key_accounts"]
+)
+@pytest.mark.parametrize(
+    "token", ["52998224725", "-52998224725", "52998224725.0", "5.2998224725e10", "5511987654321", "99887766"]
+)
+def test_no_rejection_repeats_a_number_that_may_name_a_person(name: str, token: str) -> None:
+    """A shifted column brings a CPF, a phone or an account into any field, as a number."""
+    outcome = strict(with_raw(name, token))
+    if isinstance(outcome, Rejection):
+        assert not any(part in outcome.got for part in ("5299822", "2998224", "1198765", "9988776"))
+        assert " near " in outcome.got
 
 
 def test_columns_of_a_typical_transaction() -> None:

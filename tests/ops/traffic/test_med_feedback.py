@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 
 from app.domain.feedback import Feedback, decode_feedback
 from app.domain.field_checks import TimeLimits
 from ops.traffic.feedback import FeedbackConfig, FeedbackMessage, MedFeedback
-from ops.traffic.generator import Simulated
+from ops.traffic.generator import Simulated, TrafficConfig, generate
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -65,6 +66,13 @@ def test_nothing_is_known_before_its_payment(dense: list[Simulated], told: list[
     """Each event follows the arrival of a payment that exists."""
     arrivals = {each.payment.end_to_end_id: each.arrival_ms for each in dense if each.payment and not each.is_retry}
     assert all(message.at_ms > arrivals[message.key.decode()] for message in told)
+
+
+def test_a_till_is_not_reported_for_the_cash_that_it_handed_out(dense: list[Simulated]) -> None:
+    """Although a victim under threat drew it: MED leaves third parties in good faith alone."""
+    cash = [each for each in dense if each.payment is not None and each.payment.purpose in {"OTHR", "GSCB"}]
+    assert any(each.label is not None for each in cash)
+    assert not follow(cash, FeedbackConfig(seed=3, contested_fraud=1.0, contested_honest=1.0))
 
 
 def test_a_case_goes_through_its_states_in_order(cases: dict[str, list[Feedback]]) -> None:
@@ -136,6 +144,17 @@ def test_banks_err_both_ways_and_some_labels_are_reversed(
             assert cancelled > (moment(events, "FRAUD_MARKER", "REGISTERED") or cancelled)
             assert moment(events, "INFRACTION_REPORT", "CANCELLED") is not None
     assert reversals > 3
+
+
+def test_reports_of_two_runs_have_names_of_their_own(dense_config: TrafficConfig) -> None:
+    """Simulators of one seed, started a millisecond apart, never speak of one report: it would count once only."""
+    config, feedback = replace(dense_config, count=4_000), FeedbackConfig(seed=3, contested_honest=0.05)
+    first, second = (
+        {decode(message).report_id for message in follow(list(generate(run)), feedback)}
+        for run in (config, replace(config, start_ms=config.start_ms + 1))
+    )
+    assert first
+    assert first.isdisjoint(second)
 
 
 def test_a_tenth_of_contests_is_confirmed_at_the_default_shares() -> None:

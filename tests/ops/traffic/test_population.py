@@ -52,6 +52,30 @@ def test_activity_is_concentrated(population: Population) -> None:
     assert shares.sum() == pytest.approx(1.0)
 
 
+def test_few_honest_receivers_are_under_report() -> None:
+    """Weighed by what they receive, less than a tenth; of people, about one in a thousand; of crooks, one in five."""
+    population = Population(5, START_MS, people=60_000, companies=3_000)
+    crooks = np.isin(np.arange(population.size), list(population.crooks))
+    reported = population.open_reports > 0
+    is_person = np.arange(population.size) < population.people
+    assert 0.0001 < reported[~crooks & is_person].mean() < 0.002
+    # A busy company has some open at any time; what counts is their share of what it settles.
+    assert (population.open_reports > population.settlements_per_day * 0.9)[~crooks].mean() < 0.002
+    assert 0.1 < reported[crooks].mean() < 0.4
+
+
+def test_a_young_company_is_small_and_a_false_one_young() -> None:
+    """Trade grows over the first year, and a shop that defrauds is burnt within weeks and has no trade of its own."""
+    population = Population(5, START_MS, people=60_000, companies=3_000)
+    age_days = (START_MS - population.account_opened_at[population.people :]) / DAY_MS
+    activity = population.company_activity
+    assert activity[age_days < 30].mean() < 0.2 * activity[age_days > 365].mean()
+    shops = population.fake_shops - population.people
+    assert activity[shops].max() < np.median(activity)
+    assert (age_days[shops] < 90).mean() > 0.6
+    assert (age_days < 90).mean() < 0.2
+
+
 def test_counterparties_are_of_the_right_kind(population: Population) -> None:
     """Friends and staff are people, shops and suppliers companies, and nobody is their own."""
     assert (population.friends < population.people).all()

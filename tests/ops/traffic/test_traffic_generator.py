@@ -34,6 +34,29 @@ def test_a_longer_run_begins_with_the_shorter_one(dense_config: TrafficConfig, d
     assert shorter == dense[:6_000]
 
 
+def test_two_runs_of_one_seed_share_no_identifier(dense_config: TrafficConfig) -> None:
+    """A millisecond between their starts is enough, so that simulators may run side by side."""
+    first, second = (
+        {each.payment.end_to_end_id for each in generate(config) if each.payment is not None}
+        for config in (
+            replace(dense_config, count=5_000),
+            replace(dense_config, count=5_000, start_ms=dense_config.start_ms + 1),
+        )
+    )
+    assert first.isdisjoint(second)
+
+
+def test_a_finite_run_ends_at_its_duration(dense_config: TrafficConfig) -> None:
+    """Late messages, retries and the later steps of stories are cut off: it is the beginning of an endless run."""
+    config = replace(dense_config, duration_s=7_200.0, late_share=0.3, retry_share=0.3)
+    end_ms = config.start_ms + 7_200_000
+    finite = list(generate(config))
+    endless = itertools.takewhile(lambda each: each.arrival_ms < end_ms, generate(replace(config, duration_s=None)))
+    assert finite == list(endless)
+    assert max(each.payment.at_ms for each in finite if each.payment is not None) < end_ms
+    assert any(each.is_retry for each in finite)
+
+
 def test_every_message_is_accepted_and_every_damaged_one_rejected(dense: list[Simulated]) -> None:
     """The strict decoder takes all that tells of a payment, and nothing else."""
     for simulated in dense:
@@ -142,6 +165,24 @@ def test_no_payment_exceeds_its_payers_limit_or_an_unregistered_devices(dense: l
             unregistered += 1
             assert amount <= 20_000
     assert unregistered > 10
+
+
+def test_cash_is_drawn_now_and_then_and_within_its_limits(dense: list[Simulated]) -> None:
+    """By honest people, victims under threat and mules; a payer's sum is at most R$ 3,000 by day, 1,000 by night."""
+    day_ms, hour_ms = 86_400_000, 3_600_000
+    drawn: Counter[tuple[int, int, bool]] = Counter()
+    payments = [each for each in dense if each.payment is not None and not each.is_retry]
+    cash = [each for each in payments if each.payment is not None and each.payment.purpose in {"OTHR", "GSCB"}]
+    for each in cash:
+        assert each.payment is not None
+        day, of_day = divmod(each.payment.at_ms - 9 * hour_ms, day_ms)  # days begin at 6 h in Brasília
+        drawn[each.payment.payer, day, of_day >= 14 * hour_ms] += each.payment.amount_centavos
+    assert all(sum_centavos <= (100_000 if night else 300_000) for (_, _, night), sum_centavos in drawn.items())
+    honest = sum(each.label is None for each in cash)
+    assert 0.0001 < honest / len(payments) < 0.002
+    labels = [each.label for each in cash if each.label is not None]
+    assert any(label.typology is Typology.COERCION for label in labels)
+    assert any(label.by_accomplice for label in labels)
 
 
 def test_refunds_come_from_no_session_and_name_no_key(dense: list[Simulated]) -> None:

@@ -93,11 +93,10 @@ def scored() -> tuple[NDArray[np.void], NDArray[np.float32], NDArray[np.bool_]]:
         rate_per_s=0.25,
         duration_s=3 * 86_400,
         fraud_share=0.02,
-        report_delay_scale=float(__import__("os").environ.get("DS", "1")),
     )
     pipeline, med = (
         Pipeline(),
-        MedFeedback(FeedbackConfig(seed=SEED, delay_scale=float(__import__("os").environ.get("DS", ".1")))),
+        MedFeedback(FeedbackConfig(seed=SEED, delay_scale=0.1)),
     )
     rows, vectors, truth = [], [], []
     for batch in batches(config):

@@ -1,0 +1,1 @@
+"""Millions of mutated messages through the decoder of `pix-transactions`, held against the strict one."""

@@ -1,0 +1,101 @@
+"""Whole workers for tests: processes of the command line, the traffic that they are given, and their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import httpx
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from app.kafka_options import client_options
+from app.settings import Settings
+from app.topics import DECISIONS, REJECTED, TRANSACTIONS
+from ops.traffic.generator import Simulated
+
+__all__ = ["answers", "running_worker", "send", "until_ready"]
+
+_DEADLINE_S = 150.0
+
+
+@contextmanager
+def running_worker(name: str, settings: Settings, port: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker, which logs to NAME.log in the data folder, until the end of the block."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with (settings.data_dir / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "worker", "--name", name, "--web-port", str(port)],
+            env={
+                **os.environ,
+                "PIXGUARD_BROKER": settings.broker,
+                "PIXGUARD_DATA_DIR": str(settings.data_dir),
+                "PIXGUARD_PARTITIONS": str(settings.partitions),
+                "PIXGUARD_CHECKPOINT_INTERVAL_S": "0.2",
+                # Most profiles leave memory and come back meanwhile; the replay keeps all of them.
+                "PIXGUARD_MAX_ACTIVE_KEYS": "100",
+                **variables,
+            },
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+async def until_ready(port: int) -> None:
+    """Wait until a worker holds its partitions and decides."""
+    deadline_s = time.monotonic() + _DEADLINE_S
+    async with httpx.AsyncClient() as client:
+        while True:
+            try:
+                if (await client.get(f"http://127.0.0.1:{port}/ready")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < deadline_s, "the worker is not ready"
+            await asyncio.sleep(0.2)
+
+
+async def send(settings: Settings, messages: Sequence[Simulated], *, per_second: float = math.inf) -> None:
+    """Send messages as a bank's own producer would, at most so many a second."""
+    async with AIOKafkaProducer(**client_options(settings), linger_ms=5) as producer:
+        for number, message in enumerate(messages, 1):
+            if number % 50 == 0:
+                await asyncio.sleep(50 / per_second)
+            await producer.send(TRANSACTIONS.name, message.value, key=message.key)
+        await producer.flush()
+
+
+async def answers(settings: Settings, ids: set[str], rejected: int) -> dict[bytes, list[bytes]]:
+    """Read decisions until every id has one and every bad message its dead letter."""
+    decisions: defaultdict[bytes, list[bytes]] = defaultdict(list)
+    letters = 0
+    consumer = AIOKafkaConsumer(
+        DECISIONS.name, REJECTED.name, **client_options(settings), auto_offset_reset="earliest", group_id=None
+    )
+    deadline_s = time.monotonic() + _DEADLINE_S
+    async with consumer:
+        while len(decisions) < len(ids) or letters < rejected:
+            assert time.monotonic() < deadline_s, f"{len(decisions)} of {len(ids)} decided, {letters} dead letters"
+            for place, records in (await consumer.getmany(timeout_ms=200)).items():
+                for record in records:
+                    if place.topic == DECISIONS.name:
+                        decisions[record.key].append(record.value)
+                    else:
+                        letters += 1
+    return decisions
