@@ -7,6 +7,7 @@ that a table of a few lines can be checked by hand.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
@@ -134,6 +135,8 @@ class Plan:
         A worker is one process and one core; one of them is there to be lost.
     bound
         What one worker less could not bear: `processor`, `memory`, `network`, `recovery`; `spare`: two are the least.
+    payments
+        Of a customer in 30 days; what was not measured counts as the most that was.
     event_us
         Per event with that many customers in a worker, who pay so often.
     row_bytes
@@ -150,13 +153,14 @@ class Plan:
         Written before compaction; latest rows alone; on one replica's disk just before compaction.
     worker_in, worker_out
         Network of a worker at the peak, after a loss.
-    recovery, brokers
-        What follows from a kill, and the cluster.
+    recovery, brokers, volumes
+        What follows from a kill, the cluster, and what each topic brings it before replication.
     """
 
     workers: int
     bound: str
     partitions: int
+    payments: float
     event_us: float
     row_bytes: float
     checkpoint_us: float
@@ -171,6 +175,7 @@ class Plan:
     worker_out: float
     recovery: Recovery
     brokers: Brokers
+    volumes: Sequence[Volume]
 
 
 def plan(costs: Costs, demand: Demand, limits: Limits | None = None) -> Plan:
@@ -245,6 +250,7 @@ def size(costs: Costs, demand: Demand, limits: Limits, workers: int, bound: str 
         workers=workers,
         bound=bound,
         partitions=partitions,
+        payments=payments,
         event_us=event_us,
         row_bytes=row_bytes,
         checkpoint_us=costs.checkpoint_us_at(payments),
@@ -261,6 +267,7 @@ def size(costs: Costs, demand: Demand, limits: Limits, workers: int, bound: str 
         brokers=size_brokers(
             volumes, demand.rate_per_s, costs.broker_us_at(payments), demand.replication, demand.headroom, limits.broker
         ),
+        volumes=volumes,
     )
 
 

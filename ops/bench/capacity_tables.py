@@ -13,7 +13,7 @@ from ops.bench.measured import Measured
 from ops.bench.predictions import reproduce, simulate_loss, simulate_plan, theory_error
 from ops.bench.unit_costs import CHANGELOG, Costs, growth_line
 
-__all__ = ["Table", "figure", "measured_tables", "plan_rows", "scenario_tables", "simulation_tables"]
+__all__ = ["Table", "figure", "measured_tables", "plan_rows", "scenario_tables", "simulation_tables", "volume_table"]
 
 NATIONAL_PEAK_PER_S = 20_000
 PAYMENTS = 45
@@ -71,6 +71,7 @@ def plan_rows(found: Plan) -> list[tuple[str, str]]:
     return [
         ("workers (one core each; one may be lost)", f"{found.workers} ({found.bound})"),
         ("partitions", f"{found.partitions}"),
+        ("payments of a customer in 30 days", figure(found.payments)),
         ("event, both stages", f"{figure(found.event_us, 3)} µs"),
         ("load of a worker; after a loss", f"{_percent(found.load)}; {_percent(found.load_after_loss)}"),
         ("memory per profile; per worker", f"{_size(found.row_bytes)}; {_size(found.worker_ram)}"),
@@ -94,10 +95,37 @@ def plan_rows(found: Plan) -> list[tuple[str, str]]:
     ]
 
 
+def volume_table(found: Plan, demand: Demand) -> Table:
+    """What each topic brings the cluster."""
+    return Table(
+        "The cluster, by topic",
+        ("topic", "B/event", "written", f"on disk, replication {demand.replication}"),
+        [
+            (
+                one.name,
+                f"{one.bytes_per_event:,.0f}",
+                f"{_size(one.bytes_per_event * demand.rate_per_s)}/s",
+                _size(one.kept_bytes * demand.replication),
+            )
+            for one in found.volumes
+        ],
+    )
+
+
 def measured_tables(measured: Measured, costs: Costs) -> list[Table]:
     """What was measured."""
+    return [
+        _growth_table(measured),
+        _history_table(measured),
+        _real_table(measured, costs),
+        _sizes_table(costs),
+        _constants_table(costs),
+    ]
+
+
+def _growth_table(measured: Measured) -> Table:
     slope, at_a_million = growth_line(measured.growth)
-    growth = Table(
+    return Table(
         "Growth with customers, pure path, measured. Both stages together, fitted: "
         f"{at_a_million:.1f} µs + {slope:.2f} µs x log2(customers / 1M)",
         ("customers", "profiles", "B/profile", "B resident", "stages µs", "kernel µs", "rows/event", "B/event",
@@ -117,7 +145,28 @@ def measured_tables(measured: Measured, costs: Costs) -> list[Table]:
             for one in measured.growth
         ],
     )  # fmt: skip
-    real = Table(
+
+
+def _history_table(measured: Measured) -> Table:
+    return Table(
+        "Growth with history, pure path, measured: payments by each customer in 30 days",
+        ("payments", "B/profile", "B in changelog", "stages µs", "written µs/row", "restored µs/row"),
+        [
+            (
+                f"{one.payments}",
+                f"{one.row_bytes:,.0f}",
+                f"{one.blob_bytes:,.0f}",
+                f"{one.stages_us:.1f}",
+                f"{one.export_us:.1f}",
+                f"{one.restore_us:.1f}",
+            )
+            for one in measured.histories
+        ],
+    )
+
+
+def _real_table(measured: Measured, costs: Costs) -> Table:
+    return Table(
         f"Real path, {measured.real.customers:,} customers, measured: processor time per event",
         ("workers", "worker µs", "broker µs", "events/batch", "worker µs without batches' fixed cost"),
         [
@@ -131,8 +180,11 @@ def measured_tables(measured: Measured, costs: Costs) -> list[Table]:
             for one in measured.real.replicas
         ],
     )
+
+
+def _sizes_table(costs: Costs) -> Table:
     declared = {topic.name: topic.config for topic in topics(Settings.model_fields["app_id"].default)}
-    sizes = Table(
+    return Table(
         "Messages, measured; retention as declared",
         ("topic", "B/event", "lz4", "kept"),
         [
@@ -153,7 +205,10 @@ def measured_tables(measured: Measured, costs: Costs) -> list[Table]:
             )
         ],
     )
-    constants = Table(
+
+
+def _constants_table(costs: Costs) -> Table:
+    return Table(
         "What the model makes of it",
         ("constant", "value"),
         [
@@ -173,22 +228,6 @@ def measured_tables(measured: Measured, costs: Costs) -> list[Table]:
             ("broker, unreplicated", f"{costs.broker_us:.1f} µs per event"),
         ],
     )
-    histories = Table(
-        "Growth with history, pure path, measured: payments by each customer in 30 days",
-        ("payments", "B/profile", "B in changelog", "stages µs", "written µs/row", "restored µs/row"),
-        [
-            (
-                f"{one.payments}",
-                f"{one.row_bytes:,.0f}",
-                f"{one.blob_bytes:,.0f}",
-                f"{one.stages_us:.1f}",
-                f"{one.export_us:.1f}",
-                f"{one.restore_us:.1f}",
-            )
-            for one in measured.histories
-        ],
-    )
-    return [growth, histories, real, sizes, constants]
 
 
 def scenario_tables(costs: Costs) -> list[Table]:
@@ -305,7 +344,7 @@ def _million_table(costs: Costs) -> Table:
             )
         )
     return Table(
-        "1,000,000/s, 100M customers, simulated where the cores suffice",
+        "1,000,000/s, 100M customers; latencies simulated for 1.5 s where the cores suffice",
         ("workers (cores)", "on each of 10 replicas", "can decide", "p50 ms", "p99 ms", "bears a lost worker"),
         rows,
     )

@@ -36,7 +36,7 @@ from tables.ids import IdMemory
 from tables.partition import PartitionState
 from tables.profiles import Profiles
 
-__all__ = ["RECORD_BYTES", "measure_growth", "measure_messages"]
+__all__ = ["RECORD_BYTES", "growth_at", "history_at", "measure_growth", "measure_messages"]
 
 RECORD_BYTES = 12
 """What Kafka adds to a record within a batch: length, attributes, time and offset deltas, lengths of key and value."""
@@ -165,14 +165,15 @@ def measure_growth(
         growth, histories = [], []
         for customers in sizes:
             progress(f"{customers:,} customers")
-            growth.append(pool.submit(_measure, customers).result())
+            growth.append(pool.submit(growth_at, customers).result())
         for each in payments:
             progress(f"{each:,} payments by each customer")
-            histories.append(pool.submit(_measure_history, each).result())
+            histories.append(pool.submit(history_at, each).result())
     return growth, histories, messages
 
 
-def _measure(customers: int) -> Growth:
+def growth_at(customers: int) -> Growth:
+    """Measure so many customers in this process, whose memory should be otherwise unused."""
     path, load = _Path(), Load(customers, 1)
     before = _resident_bytes()
     for batch in load.everyone(_START_MS, _START_MS + _FILL_MS):
@@ -185,6 +186,8 @@ def _measure(customers: int) -> Growth:
     now_ms = _START_MS + _FILL_MS
     path.reset()
     path.run(load.traffic(_MEASURED, now_ms, now_ms + 60_000), _BATCH, checkpoints=True)
+    for state in path.states:
+        path.checkpoint(state)
     kernel_s = sum(one.kernel_s for one in path.profiles)
     receiver_us, payer_us, kernel_us = (
         seconds / path.events * 1e6 for seconds in (path.receiver_s, path.payer_s, kernel_s)
@@ -217,7 +220,8 @@ def _fixed_us(small_batches_s: float, event_us: float) -> float:
     return max(small_batches_s / _SMALL_BATCHES * 1e6 - _SMALL_BATCH * event_us, 0.0)
 
 
-def _measure_history(payments: int) -> History:
+def history_at(payments: int) -> History:
+    """Measure a few thousand customers of whom each pays so often in 30 days, in this process."""
     path, load = _Path(), Load(_HISTORY_CUSTOMERS, 1)
     end_ms = _START_MS + _MONTH_MS
     for turn in range(payments):
@@ -323,7 +327,9 @@ def _id_bytes() -> float:
     memory = IdMemory(SEEN_DTYPE, _RETRY_WINDOW_MS, 10 * _IDS)
     for first in range(0, _IDS, _BATCH):
         rows = np.zeros(_BATCH, SEEN_DTYPE)
-        rows["id"] = [b"E6070119020261124102%012d" % number for number in range(first, first + _BATCH)]
+        ids = [b"E6070119020261124102%012d" % number for number in range(first, first + _BATCH)]
+        memory.first_occurrences(ids, rows["timestamp"])
+        rows["id"] = ids
         memory.append(rows)
     memory.close_segment()
     return (_resident_bytes() - before) / _IDS

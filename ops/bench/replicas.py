@@ -67,6 +67,8 @@ def measure_real(
         with Stand(Path(folder) / "one", jars_dir, _PARTITIONS) as stand:
             progress("The broker alone")
             passage_ms = asyncio.run(_passage_ms(stand))
+            with stand.worker("first") as worker:  # the kernels are compiled once, and that is not what a start costs
+                worker.wait_ready()
             progress("One worker at rest")
             with stand.worker("first") as worker:
                 worker.wait_ready()

@@ -20,13 +20,20 @@ from rich.progress import Progress
 from rich.table import Table as RichTable
 
 from ops.bench.capacity import CapacityError, Demand, plan
-from ops.bench.capacity_tables import Table, measured_tables, plan_rows, scenario_tables, simulation_tables
+from ops.bench.capacity_tables import (
+    Table,
+    measured_tables,
+    plan_rows,
+    scenario_tables,
+    simulation_tables,
+    volume_table,
+)
 from ops.bench.growth import measure_growth
 from ops.bench.measured import AtRate, Measured
 from ops.bench.replicas import measure_real
 from ops.bench.unit_costs import costs_of
 
-__all__ = ["PAGE", "measure", "read_measured", "render_page", "run_capacity", "with_bench"]
+__all__ = ["PAGE", "CapacityError", "Demand", "measure", "read_measured", "render_page", "run_capacity", "with_bench"]
 
 PAGE = Path(__file__).resolve().parent.parent / "capacity.md"
 """The page in the docs."""
@@ -77,6 +84,11 @@ def run_capacity(
     table = RichTable("", "", title=f"{demand.rate_per_s:,.0f}/s, {demand.customers:,.0f} customers", show_header=False)
     for name, value in plan_rows(found):
         table.add_row(name, value)
+    out.print(table)
+    volumes = volume_table(found, demand)
+    table = RichTable(*volumes.columns, title=volumes.title)
+    for row in volumes.rows:
+        table.add_row(*row)
     out.print(table)
     out.print(f"Costs: {measured.machine}. Formulas and assumptions: {PAGE.name} beside the programs, `ops/bench`.")
     if write:
@@ -168,7 +180,8 @@ def render_page(text: str, measured: Measured) -> str:
     costs = costs_of(rounded)
     tables = [*measured_tables(rounded, costs), *scenario_tables(costs), *simulation_tables(rounded, costs)]
     figures = msgspec.json.format(msgspec.json.encode(kept)).decode()
-    text = _replaced(text, _TABLES, "\n\n".join(map(_markdown, tables)))
+    blocks = [f"Measured on {rounded.machine}.", *map(_markdown, tables)]
+    text = _replaced(text, _TABLES, "\n\n".join(blocks))
     return _replaced(text, _MEASURED, f"```json\n{figures}\n```")
 
 

@@ -140,7 +140,7 @@ def costs_of(measured: Measured) -> Costs:
         checkpoint_rows=largest.checkpoint_rows,
         checkpoint_id_bytes=largest.checkpoint_bytes - largest.checkpoint_rows * largest.blob_bytes,
         start_s=real.start_cpu_s,
-        recovery_us=real.recovery_us,
+        recovery_us=max(real.recovery_us, largest.restore_us),
         byte_us=messages.byte_us,
         passage_ms=real.passage_ms,
         broker_us=one_worker.broker_us,

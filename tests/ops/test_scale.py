@@ -20,6 +20,7 @@ from app.topics import DECISIONS, ENRICHED, FEATURES, TRANSACTIONS, topics
 from ops.bench.brokers import BrokerLimits, Volume, size_brokers
 from ops.bench.capacity import CapacityError, Demand, Limits, Plan, plan, size
 from ops.bench.capacity_tables import figure
+from ops.bench.growth import growth_at, history_at
 from ops.bench.measured import History, Measured
 from ops.bench.queueing import Loss, System, md1_wait_s, simulate
 from ops.bench.scale import PAGE, read_measured, render_page, run_capacity, with_bench
@@ -292,6 +293,7 @@ def test_command_prints_a_plan(tmp_path: Path) -> None:
     run_capacity(out, Demand(5000, 1e6), jars_dir=tmp_path, bench=bench)
     text = out.export_text()
     assert "brokers" in text
+    assert FEATURES.name in text
     assert str(plan(costs_of(with_bench(_measured(), {"events_per_core_s": 1_000})), Demand(5000, 1e6)).workers) in text
     bench.write_text("[]")
     with pytest.raises(CapacityError, match="expected a JSON object, got list"):
@@ -302,6 +304,17 @@ def test_measured_figures_survive_the_page() -> None:
     """What was measured comes back as it was written."""
     measured = _measured()
     assert msgspec.json.decode(msgspec.json.encode(measured), type=Measured) == measured
+
+
+def test_growth_is_measured_on_profiles_of_both_stages() -> None:
+    """Each customer has a profile as receiver and one as payer; a longer history is larger, in memory and on disk."""
+    growth, history = growth_at(3000), history_at(3)
+    assert growth.rows == 6000
+    assert 0 < growth.checkpoint_rows <= 3
+    assert growth.checkpoint_bytes > growth.checkpoint_rows * growth.blob_bytes
+    assert growth.kernel_us < growth.receiver_us + growth.payer_us
+    assert history.blob_bytes > growth.blob_bytes
+    assert min(growth.restore_us, history.restore_us, growth.export_us, history.export_us) > 0
 
 
 @given(st.floats(1e-6, 1e12))
