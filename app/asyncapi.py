@@ -19,6 +19,7 @@ _READ_FROM_OUTSIDE = frozenset({TRANSACTIONS.name, FEEDBACK.name, LISTS.name})
 """Others write these; what else is not internal, pixguard writes."""
 
 _INTEGER_SETTINGS = frozenset({"retention.ms", "retention.bytes", "delete.retention.ms", "max.message.bytes"})
+"""With `cleanup.policy`, all that the binding knows of; how a topic is stored is no business of its readers."""
 
 
 def render_asyncapi(app_id: str) -> Part:
@@ -69,7 +70,7 @@ def _channel(topic: Topic) -> Part:
 
 def _configuration(config: Mapping[str, str]) -> Part:
     """Topic settings with the types that the Kafka binding gives them."""
-    typed: Part = {name: int(value) if name in _INTEGER_SETTINGS else value for name, value in config.items()}
+    typed: Part = {name: int(value) for name, value in config.items() if name in _INTEGER_SETTINGS}
     typed["cleanup.policy"] = config["cleanup.policy"].split(",")
     return typed
 

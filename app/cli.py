@@ -240,6 +240,56 @@ def bench(
 
 
 @app.command()
+def capacity(
+    rate: Annotated[float, typer.Option(min=1, help="Payments in your busiest second.")] = 5000.0,
+    keys: Annotated[float, typer.Option(min=1, help="Accounts and Pix keys that pay or are paid.")] = 10_000_000,
+    mean_rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Payments per second over months; default: 18 % of --rate, as nationally."),
+    ] = None,
+    payments: Annotated[
+        float | None,
+        typer.Option(min=0, help="By a customer in 30 days: sizes profiles; default: as --mean-rate comes to."),
+    ] = None,
+    replication: Annotated[int, typer.Option(min=1, max=5, help="Copies of each topic, with acks=all.")] = 3,
+    headroom: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of each core, disk and network that stays free at the peak.")
+    ] = 0.3,
+    standbys: Annotated[int, typer.Option(min=0, max=3, help="Warm copies of each partition's state.")] = 0,
+    loss: Annotated[
+        float | None, typer.Option(min=1, help="Seconds, at most, until a lost worker's payments are decided again.")
+    ] = None,
+    compression: Annotated[
+        Literal["none", "lz4"], typer.Option(help="Of all topics; the workers of today send none.")
+    ] = "none",
+    bench: Annotated[
+        Path | None, typer.Option(help="Output of `pixguard bench --json`: its figures instead of the page's.")
+    ] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure on this machine first: ten minutes.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write ops/capacity.md with the figures used.")] = False,
+) -> None:
+    """Size an installation: workers, partitions, memory, changelogs, recovery, network and brokers for your numbers.
+
+    Computed from costs measured once and kept in ops/capacity.md, where formulas and assumptions are explained; one
+    worker and one broker may be lost. --measure and --bench put figures of your own machine in their place.
+    """
+    from ops.bench.scale import Demand, run_capacity
+
+    demand = Demand(
+        rate_per_s=rate,
+        customers=keys,
+        mean_rate_per_s=mean_rate,
+        payments=payments,
+        replication=replication,
+        headroom=headroom,
+        standbys=standbys,
+        loss_s=loss,
+        compression=compression,
+    )
+    run_capacity(out, demand, jars_dir=jars_dir(), bench=bench, remeasure=measure, write=write)
+
+
+@app.command()
 def config(
     toml: Annotated[bool, typer.Option("--toml", help="Print a TOML file with every setting.")] = False,
 ) -> None:
@@ -257,6 +307,7 @@ def _known_errors() -> tuple[type[BaseException], ...]:
     from app.settings import SettingsError
     from app.web.service import WebServiceError
     from models.rule_file import RulePackError
+    from ops.bench.capacity import CapacityError
     from ops.bench.stand import BenchError
     from ops.bench.stock_measure import StockError
     from ops.demo import DemoError
@@ -276,6 +327,7 @@ def _known_errors() -> tuple[type[BaseException], ...]:
         WebServiceError,
         DemoError,
         BenchError,
+        CapacityError,
         StockError,
         FileError,
         MappingError,

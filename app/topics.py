@@ -137,7 +137,14 @@ def changelog(app_id: str, table: str) -> Topic:
         key="64-bit key hash, or a control row that starts with a NUL byte",
         value="ChangelogRow",
         why=f"Checkpoints of the `{table}` table: changed rows and the source offset that they reflect.",
-        config=MappingProxyType({"cleanup.policy": "compact", "max.message.bytes": str(MAX_CHECKPOINT_BYTES)}),
+        config=MappingProxyType(
+            {
+                "cleanup.policy": "compact",
+                "max.message.bytes": str(MAX_CHECKPOINT_BYTES),
+                # Only closed segments are compacted; a recovery reads the open one whole, and Kafka's default is 1 GB.
+                "segment.bytes": str(64 << 20),
+            }
+        ),
         internal=True,
     )
 

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.kafka_options import client_options
 from app.settings import load_settings
-from app.topics import TRANSACTIONS, topics
+from app.topics import TRANSACTIONS, Topic, topics
 from ops.bench.load import Payments
 from ops.broker import LocalBroker, free_port
 from ops.bulk_sender import open_producer
@@ -163,15 +163,25 @@ class Stand:
         self._broker_cores = broker_cores
         self._worker_cores = worker_cores
 
+    def __enter__(self) -> Self:
+        """Start the broker and make the topics; not to be called in an event loop."""
+        return asyncio.run(self.__aenter__())
+
+    def __exit__(self, *error: object) -> None:
+        """Stop the broker."""
+        self.broker.kill()
+
     async def __aenter__(self) -> Self:
         """Start the broker and make the topics."""
         await asyncio.to_thread(self._start_broker)
-        await ensure_topics(
-            self.connection, topics(self.settings.app_id), partitions=self.settings.partitions, replication_factor=1
-        )
+        await self.make_topics(topics(self.settings.app_id))
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         self.settings.read_hash_key()
         return self
+
+    async def make_topics(self, declared: Iterable[Topic]) -> None:
+        """Create topics."""
+        await ensure_topics(self.connection, declared, partitions=self.settings.partitions, replication_factor=1)
 
     def _start_broker(self) -> None:
         with on_cores(self._broker_cores):  # of this thread

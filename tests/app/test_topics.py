@@ -91,7 +91,7 @@ def test_rejected_messages_fit_their_dead_letter() -> None:
 
 def test_settings_are_kafkas() -> None:
     """Strings, as the admin protocol takes them; retention in whole days."""
-    known = {"cleanup.policy", "retention.ms", "max.message.bytes"}
+    known = {"cleanup.policy", "retention.ms", "max.message.bytes", "segment.bytes"}
     for topic in ALL:
         assert set(topic.config) <= known
         assert all(isinstance(value, str) for value in topic.config.values())
