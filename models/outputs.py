@@ -6,11 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from app.domain.byte_column import ByteColumn
 from app.domain.partitioner import partition_of, partitions_of_ids
 from app.topics import Topic
 
 __all__ = ["Send", "keyed_sends", "merge", "sends_by_id"]
+
+
+_MERGED_MOST = 1000
+"""Messages of one record batch: joining more would cost what a record batch does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,41 +26,37 @@ class Send:
     topic: str
     partition: int
     keys: Sequence[bytes | None]
-    values: Sequence[bytes]
+    values: Sequence[bytes | None]
 
 
 def merge(batches: Iterable[Iterable[Send]]) -> list[Send]:
-    """Put what goes to one partition into one send; within a partition the order stays."""
+    """Put what goes to one partition into one send where it is little; within a partition the order stays."""
     groups: dict[tuple[str, int], list[Send]] = {}
     for sends in batches:
         for send in sends:
             groups.setdefault((send.topic, send.partition), []).append(send)
-    return [
-        group[0]
-        if len(group) == 1
-        else Send(
-            topic,
-            partition,
-            [key for send in group for key in send.keys],
-            [value for send in group for value in send.values],
-        )
-        for (topic, partition), group in groups.items()
-    ]
+    merged: list[Send] = []
+    for (topic, partition), group in groups.items():
+        if len(group) == 1 or sum(len(send.values) for send in group) > _MERGED_MOST:
+            merged += group
+            continue
+        keys = [key for send in group for key in send.keys]
+        merged.append(Send(topic, partition, keys, [value for send in group for value in send.values]))
+    return merged
 
 
 def sends_by_id(
-    topics: Sequence[Topic], partitions: int, ids: Sequence[bytes], columns: Sequence[Sequence[bytes]]
+    topics: Sequence[Topic], partitions: int, ids: NDArray[np.bytes_], columns: Sequence[Sequence[bytes | None]]
 ) -> list[list[Send]]:
-    """Group messages keyed by end_to_end_id: one column of values per topic, one list of sends each."""
-    where = partitions_of_ids(np.array(ids, "S32"), partitions)
-    groups = {int(partition): np.flatnonzero(where == partition).tolist() for partition in np.unique(where)}
-    return [
-        [
-            Send(topic.name, partition, [ids[i] for i in rows], [values[i] for i in rows])
-            for partition, rows in groups.items()
-        ]
-        for topic, values in zip(topics, columns, strict=True)
-    ]
+    """Group messages by their key, end_to_end_id (S32, shape (n,)): of each topic a column of values and a list of sends."""
+    where = partitions_of_ids(ids, partitions)
+    keys = ByteColumn.fixed(ids)
+    groups = [(int(partition), np.flatnonzero(where == partition)) for partition in np.unique(where)]
+    sends = []
+    for topic, column in zip(topics, columns, strict=True):
+        values = column if isinstance(column, ByteColumn) else ByteColumn.from_list(column)
+        sends.append([Send(topic.name, to, keys.take(rows), values.take(rows)) for to, rows in groups])
+    return sends
 
 
 def keyed_sends(topic: Topic, partitions: int, messages: Sequence[tuple[bytes | None, bytes]]) -> list[Send]:

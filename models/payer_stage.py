@@ -227,7 +227,7 @@ class PayerStage:
         decisions, vectors = sends_by_id(
             (DECISIONS, FEATURES),
             self._partitions,
-            decided.rows["id"].tolist(),
+            decided.rows["id"],
             (decided.messages, encode_vectors(decided.vectors, FEATURES_VERSION)),
         )
         return decisions + vectors
@@ -242,7 +242,7 @@ class PayerStage:
         same = np.zeros(len(ids), np.bool_)
         same[known] = originals["digest"] == transaction_digest(transactions)[known]
         answers = originals[same[known]]
-        (sends,) = sends_by_id((DECISIONS,), self._partitions, answers["id"].tolist(), (self.writer.encode(answers),))
+        (sends,) = sends_by_id((DECISIONS,), self._partitions, answers["id"], (self.writer.encode(answers),))
         letters, rejections = [], []
         for place in np.flatnonzero(~same).tolist():
             fault = REUSED_ID if known[place] else _FORGOTTEN_ID

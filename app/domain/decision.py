@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.byte_column import ByteColumn
+
 __all__ = [
     "ACTIONS",
     "HOLD_MINUTES_BY_DAY",
@@ -143,12 +145,13 @@ class FeatureVectorError(ValueError):
     """A message of `pix-features` that this version cannot read."""
 
 
-def encode_vectors(matrix: NDArray[np.float32], fingerprint: str) -> list[bytes]:
+def encode_vectors(matrix: NDArray[np.float32], fingerprint: str) -> ByteColumn:
     """Messages of `pix-features`: magic, catalog fingerprint, length, then float32 little-endian; shape (n, f) in."""
     header = _VECTOR_HEADER.pack(_VECTOR_MAGIC, fingerprint.encode(), matrix.shape[1])
-    packed = np.ascontiguousarray(matrix, dtype="<f4").tobytes()
-    size = matrix.shape[1] * 4
-    return [header + packed[start : start + size] for start in range(0, len(packed), size)]
+    messages = np.empty((len(matrix), len(header) + 4 * matrix.shape[1]), np.uint8)
+    messages[:, : len(header)] = np.frombuffer(header, np.uint8)
+    messages[:, len(header) :] = np.ascontiguousarray(matrix, dtype="<f4").view(np.uint8)
+    return ByteColumn.fixed(messages)
 
 
 def decode_vector(value: bytes) -> tuple[str, NDArray[np.float32]]:

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.byte_column import ByteColumn
 from app.domain.compiled_forms import KEY_FORMS
 from app.domain.field_checks import TimeLimits, bounds
 from app.domain.fields import FIELDS, FIELDS_BY_NAME, TRANSACTION_DTYPE, Kind
-from app.domain.memory import PADDING
+from app.domain.memory import PADDING, compiled
 from app.domain.scanner_kernel import KIND_CODES, scan_batch
 from app.domain.siphash import HashKey
 
@@ -119,17 +120,16 @@ class Scanner:
         accepted
             Shape (n,). Where it is false the row holds rubbish.
         """
-        texts = [value if value is not None else b"" for value in values]
-        text = np.frombuffer(b"\0".join([*texts, PADDING]), np.uint8)
-        key_text = np.frombuffer(b"".join([*filter(None, keys), PADDING]), np.uint8)
-        accepted = np.zeros(len(texts), np.bool_)
+        messages, named = _column(values), _column(keys)
+        text, key_text = _joined(messages, 1), _joined(named, 0)
+        accepted = np.zeros(len(messages), np.bool_)
         self._state["named"] = 0
         self._state["present"] = 0
         scan_batch(
             text.ctypes.data,
-            np.fromiter(map(len, texts), np.int64, len(texts)),
+            np.maximum(messages.lengths, 0),
             key_text.ctypes.data,
-            np.array([len(key) if key is not None else -1 for key in keys], np.int64),
+            named.lengths,
             timestamps_ms,
             self._fields,
             self._hashed,
@@ -143,7 +143,34 @@ class Scanner:
         return accepted
 
 
-def _column(name: str) -> int:
+def _column(strings: Sequence[bytes | None]) -> ByteColumn:
+    return strings if isinstance(strings, ByteColumn) else ByteColumn.from_list(strings)
+
+
+def _joined(column: ByteColumn, gap: int) -> NDArray[np.uint8]:
+    """The strings one after the other, each with `gap` zero bytes behind it, and the padding."""
+    lengths = np.maximum(column.lengths, 0)
+    text = np.zeros(int(lengths.sum()) + gap * len(lengths) + len(PADDING), np.uint8)
+    _join(text, column.buffer, column.starts, lengths, gap)
+    return text
+
+
+@compiled
+def _join(
+    text: NDArray[np.uint8],
+    buffer: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    gap: int,
+) -> None:
+    place = 0
+    for row in range(len(lengths)):
+        length = lengths[row]
+        text[place : place + length] = buffer[starts[row] : starts[row] + length]
+        place += length + gap
+
+
+def _offset_of(name: str) -> int:
     columns = TRANSACTION_DTYPE.fields
     return columns[name][1] if columns is not None else -1
 
@@ -163,7 +190,7 @@ def _describe_fields() -> tuple[NDArray[np.uint8], NDArray[np.void]]:
         row["name"], row["prefix"], row["values"] = next(addresses), next(addresses), next(addresses)
         row["name_length"], row["prefix_length"] = len(field.name), len(field.hash_prefix)
         row["kind"], row["required"] = KIND_CODES.index(field.kind), field.required
-        row["column"] = _column(field.name)
+        row["column"] = _offset_of(field.name)
         row["low"], row["high"] = bounds(field)
         row["after"] = _PLACES[field.hash_after] if field.hash_after else -1
     return vocabulary, table
@@ -174,7 +201,7 @@ def _roles(scratch: NDArray[np.uint8], hash_key: HashKey, limits: TimeLimits) ->
     row = table[0]
     for name in ("timestamp", "pix_key", "pix_key_type", "receiver_account"):
         row[name] = _PLACES[name]
-    row["receiver_column"] = _column("receiver")
+    row["receiver_column"] = _offset_of("receiver")
     row["required"] = sum(field.required for field in FIELDS)
     row["row_size"] = TRANSACTION_DTYPE.itemsize
     row["scratch"], row["scratch_size"] = scratch.ctypes.data, len(scratch)

@@ -292,7 +292,8 @@ def measure_messages() -> Messages:
 
 def _joined(sends: Iterable[Send]) -> tuple[list[bytes | None], list[bytes]]:
     chosen = list(sends)
-    return [key for send in chosen for key in send.keys], [value for send in chosen for value in send.values]
+    values = [value for send in chosen for value in send.values if value is not None]
+    return [key for send in chosen for key in send.keys], values
 
 
 def _record_bytes(keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> int:
