@@ -40,7 +40,7 @@ bench: $(READY) ## Full load, latency and recovery against stock Faust, and what
 
 faults: $(READY) ## 2,000 simulated runs and 100 on the real broker, with seeded crashes; an hour
 	@PYTHONPATH=tests $(BIN)/python -m faults simulate --runs 2000 --seed 1 --jobs 2
-	@PYTHONPATH=tests $(BIN)/python -m faults cluster --runs 100 --seed 1
+	@PYTHONPATH=tests $(BIN)/python -m faults cluster --runs 100 --seed 1 --jobs 2
 
 fuzz: $(READY) ## Ten million mutated messages through both decoders; a quarter of an hour
 	@PYTHONPATH=tests $(BIN)/python -m fuzz --messages 10000000 --seed 1 --jobs 2

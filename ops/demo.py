@@ -1,21 +1,17 @@
 """`pixguard run`: the whole engine on one machine, with simulated traffic, until Ctrl-C.
 
 Broker, workers and traffic are processes of their own, as they would be in a bank; this one starts them in order,
-shows what they say through a plain Kafka client, and stops them in reverse order.
+shows what they say through a plain Kafka client, starts workers again that die, and stops all in reverse order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +26,12 @@ from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import DECISIONS, topics
 from ops.broker import LocalBroker
+from ops.supervised import EndedError, Supervised
 from ops.topic_admin import ensure_topics
 
 __all__ = ["DemoError", "run_demo"]
 
-_STOP_TIMEOUT_S = 20.0
+_MAX_RESTARTS = 3
 _REFRESH_S = 0.5
 _PLAIN_REFRESH_S = 5.0
 _ROWS_SHOWN = 12
@@ -43,15 +40,6 @@ _STYLES = {"APPROVE": "green", "HOLD": "yellow", "DENY": "bold red"}
 
 class DemoError(RuntimeError):
     """A part of the demo ended by itself; the message says which, and where its log lies."""
-
-
-@dataclass(slots=True)
-class _Part:
-    """A process of the demo and its log."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
 
 
 @dataclass(slots=True)
@@ -103,7 +91,7 @@ def run_demo(settings: Settings, *, workers: int, rate: float, own_broker: bool,
     Raises
     ------
     DemoError
-        When a part ends by itself.
+        When a part ends by itself; a worker only with its fourth end in a minute.
     BrokerError, TopicError
         When the broker cannot be had, or refuses a topic.
     """
@@ -125,6 +113,7 @@ def run_demo(settings: Settings, *, workers: int, rate: float, own_broker: bool,
                     f"worker-{number}",
                     settings,
                     ["worker", "--name", f"worker-{number}", "--web-port", str(settings.web_port + number - 1)],
+                    max_restarts=_MAX_RESTARTS,
                 )
             )
             for number in range(1, workers + 1)
@@ -150,38 +139,17 @@ async def _make_topics(settings: Settings) -> None:
     )
 
 
-@contextmanager
-def _part(name: str, settings: Settings, arguments: list[str]) -> Iterator[_Part]:
-    """Run one part as a process; it is asked to stop at the end, and killed when it does not."""
+def _part(name: str, settings: Settings, arguments: list[str], max_restarts: int = 0) -> Supervised:
+    variables = {
+        "PIXGUARD_BROKER": settings.broker,
+        "PIXGUARD_DATA_DIR": str(settings.data_dir),
+        "PIXGUARD_LOG_FORMAT": "json",
+    }
     log = settings.data_dir / "logs" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "app.cli", *arguments],
-            env={
-                **os.environ,
-                "PIXGUARD_BROKER": settings.broker,
-                "PIXGUARD_DATA_DIR": str(settings.data_dir),
-                "PIXGUARD_LOG_FORMAT": "json",
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C reaches this process alone, which then stops the parts in order.
-            process_group=0,
-        )
-    try:
-        yield _Part(name, process, log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    return Supervised(name, [sys.executable, "-m", "app.cli", *arguments], variables, log, max_restarts)
 
 
-async def _show(settings: Settings, parts: list[_Part], console: Console) -> None:
+async def _show(settings: Settings, parts: list[Supervised], console: Console) -> None:
     """Follow `pix-decisions` with a plain Kafka client and show what comes."""
     board = _Board()
     consumer = AIOKafkaConsumer(DECISIONS.name, **client_options(settings), auto_offset_reset="latest")
@@ -191,12 +159,12 @@ async def _show(settings: Settings, parts: list[_Part], console: Console) -> Non
             with Live(_render(board), console=console, refresh_per_second=4) as live:
                 while True:
                     await _take(consumer, board, _REFRESH_S)
-                    _check(parts)
+                    _check(parts, console)
                     live.update(_render(board))
         next_line_s = time.monotonic() + _PLAIN_REFRESH_S
         while True:
             await _take(consumer, board, _REFRESH_S)
-            _check(parts)
+            _check(parts, console)
             if time.monotonic() >= next_line_s:
                 next_line_s += _PLAIN_REFRESH_S
                 console.print(board.line())
@@ -209,12 +177,14 @@ async def _take(consumer: AIOKafkaConsumer, board: _Board, wait_s: float) -> Non
     board.add([decode_decision(record.value) for records in fetched.values() for record in records])
 
 
-def _check(parts: list[_Part]) -> None:
+def _check(parts: list[Supervised], console: Console) -> None:
     for part in parts:
-        status = part.process.poll()
-        if status is not None:
-            lines = part.log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
-            raise DemoError(f"{part.name} ended with status {status}; last lines of {part.log}:\n" + "\n".join(lines))
+        try:
+            told = part.check()
+        except EndedError as error:
+            raise DemoError(str(error)) from error
+        if told:
+            console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _render(board: _Board) -> Group:

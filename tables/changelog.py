@@ -27,7 +27,7 @@ from app import metrics
 from app.batching import CLAIM_KEY, Batch, BatchApp, BatchSchema, Claims
 from app.clock import Clock
 from app.topics import MAX_CHECKPOINT_BYTES
-from tables.cold import ColdStore
+from tables.cold import EXPIRE_MOST, ColdStore
 from tables.recovery import RecoveryMeter, RecoveryProgress
 from tables.shards import CheckpointPolicy, Shards, Stage
 
@@ -92,6 +92,9 @@ class ShardStore(Store[bytes, bytes]):
             shard = self.table.shards.shard(event.message.partition)
             try:
                 shard.stage.state.restore(keys, values)
+                # A standby takes no checkpoints, after which an owner does this: it would grow for as long as it lives.
+                while shard.expire() >= EXPIRE_MOST:
+                    pass
             except Exception as error:
                 log.exception("changelog unreadable", table=self.table.name, partition=shard.partition)
                 self.table.crash_soon(error)
@@ -260,10 +263,10 @@ class ShardRecovery(Recovery):
 
     async def _seek_offsets(self, consumer: ConsumerT, tps: set[TP], offsets: Counter[TP], title: str) -> None:
         # The one moment at which both ends are known and nothing is read yet.
-        if title == "active" and tps:
+        if title == "active":
             starts = {self._place(tp): offsets[tp] for tp in tps}
             ends = {self._place(tp): self.active_highwaters[tp] for tp in tps}
-            self._meter = RecoveryMeter(starts, ends, time.monotonic())
+            self._meter = RecoveryMeter(starts, ends, time.monotonic()) if tps else None
             self._tell("recovering")
         await super()._seek_offsets(consumer, tps, offsets, title)
 

@@ -264,6 +264,8 @@ class ColdStore:
             self._db.close()
         except DbClosedError:
             return
+        except Exception:  # noqa: BLE001, S110 - it could not write its buffer (a full disk); all of it is removed now
+            pass
         with self._failure("remove"):
             Rdict.destroy(str(self.path))
 

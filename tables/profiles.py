@@ -56,6 +56,9 @@ class ColdRows(Protocol):
     def load(self, hashes: Array) -> Mapping[int, bytes]:
         """Return the blobs of those keys (uint64, shape (n,)) that are known, by key."""
 
+    def discard(self, hashes: Array) -> None:
+        """Forget those keys (uint64, shape (n,)): their rows come to memory by another way."""
+
 
 class Profiles:
     """The rows of one partition of one stage.
@@ -289,6 +292,8 @@ class Profiles:
         hashes = np.frombuffer(b"".join(keys), np.uint64)
         if len(hashes) != len(lengths):
             raise BlobError(f"rows: expected one key of 8 bytes for each of {len(lengths)} values, got {len(hashes)}")
+        if self.cold is not None:
+            self.cold.discard(hashes)
         self._grow_rows(len(hashes))
         ends = np.cumsum(lengths // 8)
         done = 0

@@ -172,7 +172,7 @@ class Shard:
                 await output
             self.changelog_offset = await shards.log.append(self.partition, keys, values)
             self.stage.state.acknowledged()
-            self._expire()
+            self.expire()
             self.checkpoints += 1
             self._measure(len(keys), shards.clock.monotonic_s() - started_s)
             for event in events:
@@ -190,10 +190,10 @@ class Shard:
         finally:
             self._running = None
 
-    def _expire(self) -> None:
-        """Let idle profiles leave memory: those that the changelog has, and only where there are too many."""
+    def expire(self) -> int:
+        """Let idle profiles leave memory: those that the changelog has, and only where there are too many; how many."""
         policy = self._shards.policy
-        expire(
+        return expire(
             self.stage.state.profiles,
             self.cold,
             idle_before_ms=self._shards.clock.now_ms() - policy.idle_after_ms,

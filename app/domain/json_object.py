@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
@@ -47,6 +48,12 @@ def _integer(text: str) -> int | HugeInteger:
     return int(text) if len(text) <= _MAX_INTEGER_CHARACTERS else HugeInteger(len(text))
 
 
+_MAX_OPEN = 200
+"""Nesting far beyond `MAX_DEPTH`, and far below what Python's parser can take."""
+
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+"""Strings as a whole, and brackets outside of them."""
+
 _UNCHECKED = (list, NotANumber)
 """What may hold a fault though the message has no escapes: arrays and objects, and what is no number."""
 
@@ -77,16 +84,34 @@ def parse_object(value: bytes | None, known: Container[str]) -> dict[str, object
         return Rejection("$", "JSON object", "no value (a tombstone)", Reason.TOMBSTONE)
     try:
         text = value.decode()
+        # Before it is parsed: how deep the parser itself can go depends on how deep its caller stands.
+        if _nests_too_deep(text):
+            return _too_deep("$")
         parsed = _DECODER.decode(text)
     except UnicodeDecodeError as error:
         return Rejection("$", "UTF-8", f"byte 0x{value[error.start]:02x} at {error.start}", Reason.NOT_UTF8)
     except json.JSONDecodeError as error:
         return Rejection("$", "JSON object", f"{error.msg} at character {error.pos}", Reason.NOT_JSON)
-    except RecursionError:
+    except RecursionError:  # the caller stands at the very end of Python's stack
         return _too_deep("$")
     if not isinstance(parsed, JsonObject):
         return Rejection("$", "JSON object", describe(parsed), Reason.WRONG_TYPE)
     return _fields_by_name(parsed, known, has_escapes="\\u" in text)
+
+
+def _nests_too_deep(text: str) -> bool:
+    """Whether more brackets are open at once than the parser should meet; strings do not count, closed or not."""
+    if text.count("[") + text.count("{") <= _MAX_OPEN:
+        return False
+    depth = deepest = 0
+    for token in _BRACKETS.finditer(text):
+        match token[0]:
+            case "[" | "{":
+                depth += 1
+                deepest = max(deepest, depth)
+            case "]" | "}":
+                depth -= 1
+    return deepest > _MAX_OPEN
 
 
 def _fields_by_name(pairs: JsonObject, known: Container[str], *, has_escapes: bool) -> dict[str, object] | Rejection:

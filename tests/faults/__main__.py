@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .cluster import cluster_command
 from .report import Report, RunResult
 from .simulation import REPLAY, prepare, prepare_for_good, simulate
 
@@ -60,6 +61,9 @@ def _results(seeds: range, jobs: int, *, verbose: bool) -> Iterator[RunResult]:
         return
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=prepare_for_good) as pool:
         yield from pool.map(simulate, seeds, chunksize=min(20, -(-len(seeds) // jobs)))
+
+
+app.command("cluster")(cluster_command)
 
 
 if __name__ == "__main__":

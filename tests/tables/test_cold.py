@@ -284,6 +284,15 @@ class TestExpire:
             _checkpoint(profiles)
         assert seen == [1, 2, 3]
 
+    def test_a_row_that_a_changelog_brings_is_not_held_twice(self, cold: ColdStore) -> None:
+        """A standby's row is in memory with its newer state, and what the store had of it is gone."""
+        profiles = _filled(cold, 2)
+        keys, values = profiles.evict(FOREVER_MS)
+        cold.put(keys, values)
+        profiles.restore(keys[:1] * 2, values[:1] * 2)
+        assert (len(profiles), len(cold)) == (1, 1)
+        assert not cold.load(np.frombuffer(keys[0], np.uint64))
+
 
 _STEPS = st.lists(
     st.one_of(

@@ -56,6 +56,11 @@ class Shelf(dict[int, bytes]):
         self.asked += 1
         return {key: self.pop(key) for key in hashes.tolist() if key in self}
 
+    def discard(self, hashes: Array) -> None:
+        """Forget rows."""
+        for key in hashes.tolist():
+            self.pop(key, None)
+
     def put(self, keys: list[bytes], values: list[bytes]) -> None:
         """Take rows."""
         self.update({int.from_bytes(key, "little"): value for key, value in zip(keys, values, strict=True)})

@@ -381,3 +381,15 @@ def test_never_raises(value: bytes | None, key: bytes | None, kafka_ms: int) -> 
     """Any bytes are answered."""
     decoded = DECODER.decode([value], [key], [kafka_ms], [0], 0)
     assert len(decoded.rows) + len(decoded.rejected) == 1
+
+
+def test_what_is_wrong_does_not_depend_on_how_deep_the_caller_stands() -> None:
+    """A dead letter says the same on every replay: the parser's own limit moves with the stack."""
+    values = [b'{"unknown":' + b"[" * depth for depth in (100, 150, 201, 300, 700, 950, 1_500)]
+
+    def at_depth(frames: int) -> list[object]:
+        if frames:
+            return at_depth(frames - 1)
+        return [decode_strict(value, b"key", 0, TimeLimits()) for value in values]
+
+    assert at_depth(0) == at_depth(100) == at_depth(400)
