@@ -48,7 +48,7 @@ def merge(batches: Iterable[Iterable[Send]]) -> list[Send]:
 def sends_by_id(
     topics: Sequence[Topic], partitions: int, ids: NDArray[np.bytes_], columns: Sequence[Sequence[bytes | None]]
 ) -> list[list[Send]]:
-    """Group messages by end_to_end_id, their key (S32, shape (n,)): a column of values and a list of sends per topic."""
+    """Group messages by end_to_end_id, their key (S32, shape (n,)): one column of values and list of sends a topic."""
     where = partitions_of_ids(ids, partitions)
     keys = ByteColumn.fixed(ids)
     groups = [(int(partition), np.flatnonzero(where == partition)) for partition in np.unique(where)]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from faust.types import RecordMetadata
 
 from app.batching.packing import PackedBatch, PackedRecords, pack
 from app.domain.byte_column import ByteColumn
+
+_MOST_BYTES_ON_THEIR_WAY = 32 * 1024 * 1024
 
 
 class OversizeError(ValueError):
@@ -25,11 +28,45 @@ class Stamp(NamedTuple):
     """Of the batch's first record, modulo 2**31."""
 
 
+class _Room:
+    """Bounds the bytes that are on their way.
+
+    aiokafka puts one record batch of every partition that has one into a request, whatever that comes to. The broker
+    closes the connection on a request above its ``socket.request.max.bytes`` (100 MB by default), and aiokafka would
+    send it again for ever.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def take(self, size: int) -> None:
+        """Wait until there is room; what is larger than all of it goes alone."""
+        while self._taken and self._taken + size > self._most:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+        self._taken += size
+
+    def give_back(self, size: int, _acknowledged: object) -> None:
+        """Let those who wait look again."""
+        self._taken -= size
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
 class BatchProducer(Producer):
     """Faust's producer, with whole record batches beside single messages.
 
     Always idempotent with ``acks=all``: the broker drops the repeats that retries cause, and keeps their order.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (faust's signature)
+        super().__init__(*args, **kwargs)
+        self._room = _Room(_MOST_BYTES_ON_THEIR_WAY)
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
@@ -72,8 +109,13 @@ class BatchProducer(Producer):
         """
         batches = self._pack(f"{topic}-{partition}", keys, values, timestamps_ms, atomic=atomic)
         producer = self._ensure_producer()
-        # Waits while a batch for the same partition is still queued.
-        sent = [await producer.send_batch(PackedBatch(one, stamp), topic, partition=partition) for one in batches]
+        sent = []
+        for batch in batches:
+            await self._room.take(batch.size)
+            # Waits while a batch for the same partition is still queued.
+            acknowledged = await producer.send_batch(PackedBatch(batch, stamp), topic, partition=partition)
+            acknowledged.add_done_callback(partial(self._room.give_back, batch.size))
+            sent.append(acknowledged)
         return asyncio.gather(*sent)
 
     def _pack(

@@ -84,19 +84,23 @@ def parse_object(value: bytes | None, known: Container[str]) -> dict[str, object
         return Rejection("$", "JSON object", "no value (a tombstone)", Reason.TOMBSTONE)
     try:
         text = value.decode()
-        # Before it is parsed: how deep the parser itself can go depends on how deep its caller stands.
-        if _nests_too_deep(text):
-            return _too_deep("$")
-        parsed = _DECODER.decode(text)
+        parsed = _parse(text)
     except UnicodeDecodeError as error:
         return Rejection("$", "UTF-8", f"byte 0x{value[error.start]:02x} at {error.start}", Reason.NOT_UTF8)
     except json.JSONDecodeError as error:
         return Rejection("$", "JSON object", f"{error.msg} at character {error.pos}", Reason.NOT_JSON)
-    except RecursionError:  # the caller stands at the very end of Python's stack
+    except RecursionError:
         return _too_deep("$")
     if not isinstance(parsed, JsonObject):
         return Rejection("$", "JSON object", describe(parsed), Reason.WRONG_TYPE)
     return _fields_by_name(parsed, known, has_escapes="\\u" in text)
+
+
+def _parse(text: str) -> object:
+    # Told before: how deep the parser itself can go depends on how deep its caller stands.
+    if _nests_too_deep(text):
+        raise RecursionError
+    return _DECODER.decode(text)
 
 
 def _nests_too_deep(text: str) -> bool:

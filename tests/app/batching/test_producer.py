@@ -113,3 +113,19 @@ async def test_sequence_numbers_begin_again_after_the_last(cluster: Cluster, mak
     for _ in range(3):
         await (await app.batch_producer.send_records(topic, 0, [b"k"] * 3, [b"v"] * 3, [0] * 3))
     assert len(await cluster.read(topic)) == 9
+
+
+async def test_what_is_on_its_way_is_bounded(cluster: Cluster, make_app: MakeApp) -> None:
+    """More than the broker takes in one request, for many partitions at once, arrives all the same, and in order."""
+    topic = await cluster.create(partitions=12, max_message_bytes=str(16 * MEBIBYTE))
+    app = await started(make_app(topic))
+    values = [b"%04d" % number + bytes(MEBIBYTE) for number in range(9)]  # 9 MB for each of 12 partitions: 108 MB
+    sends = [
+        app.batch_producer.send_records(topic, partition, [None] * 9, values, [0] * 9, atomic=True)
+        for partition in range(12)
+    ]
+    await asyncio.gather(*[await sent for sent in asyncio.as_completed(sends)])
+    records = await cluster.read(topic, partitions=12)
+    assert sorted((each.partition, each.value[:4]) for each in records) == [
+        (partition, value[:4]) for partition in range(12) for value in values
+    ]
