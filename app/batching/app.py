@@ -17,7 +17,7 @@ from app.batching.transport import BatchTransport
 # Kafka's default for a topic's max.message.bytes is 1,048,588.
 _MESSAGE_BYTES = 1_000_000
 _CHECKPOINT_BYTES = 16 * 1024 * 1024
-_FETCH_BYTES = 8 * 1024 * 1024
+_FETCH_BYTES = 4 * 1024 * 1024
 _AGENT_POLL_S = 0.002
 
 
