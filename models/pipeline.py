@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from app.domain.partitioner import partition_of
 from app.domain.records import Stretch
 from app.domain.rejection import Rejection
@@ -18,6 +20,7 @@ from models.outputs import Send
 from models.payer_stage import PayerOutput, PayerStage
 from models.receiver_stage import ReceiverOutput, ReceiverStage
 from models.rules import RulePack
+from tables.layout import FRAUD_TYPES
 from tables.partition import PartitionState
 
 __all__ = ["Message", "Pipeline", "PipelineOutput", "warm_up"]
@@ -67,6 +70,11 @@ def warm_up(decoder: TransactionDecoder, pack: RulePack) -> None:
         full.acknowledged()
         empty.restore(keys, values)
         empty.finish_restore()
+        at = np.ones(1, np.int64)
+        full.profiles.mark(at.view(np.uint64), FRAUD_TYPES[0], 1, at)
+        full.export()
+        full.acknowledged()
+        full.profiles.evict(2**62, 0)
 
 
 class Pipeline:

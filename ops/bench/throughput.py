@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer
 
 from app.topics import DECISIONS
-from ops.bench.stand import Stand, Worker, ends
+from ops.bench.stand import BenchError, Stand, Worker, ends
 
 __all__ = ["Throughput", "drain"]
 
@@ -53,7 +53,7 @@ async def drain(
     Raises
     ------
     BenchError
-        When the worker ends, or decides nothing for two minutes.
+        When the worker ends, decides nothing for two minutes, or is done before it can be measured.
     """
     start: tuple[float, float, float] | None = None
     moved_s, seen = time.monotonic(), -1
@@ -71,5 +71,7 @@ async def drain(
                 received = worker.metrics().get("pixguard_transactions_total", 0.0)
                 start = (now[0], (received + now[1]) / 2, now[2])
             if start is not None and now[1] >= total:
+                if now[0] == start[0]:
+                    raise BenchError(f"{total:,} payments are too few to measure: all were decided between two looks")
                 return Throughput(int(now[1] - start[1]), now[0] - start[0], now[2] - start[2])
             await asyncio.sleep(_POLL_S)
