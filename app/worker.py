@@ -45,6 +45,7 @@ from app.worker_view import LiveView
 from models.payer_stage import PayerStage
 from models.pipeline import warm_up
 from models.receiver_stage import ReceiverStage
+from models.rules import RulePack
 from tables.catalog import CATALOG
 from tables.changelog import ShardTable, ShardTables
 from tables.recovery import RecoveryProgress
@@ -74,21 +75,20 @@ class PixguardApp(BatchApp):
         """Compile the kernels before the group knows of this worker; the web view answers meanwhile."""
         started = time.monotonic()
         log.info("warming up", hint="half a minute the first time, then a second")
-        for compile_part in (packing.warm_up, unpacking.warm_up, self.warm_up):
-            await self._compile(compile_part)
+        await self._compile()
         _calm_collector()
         log.info("warm", seconds=round(time.monotonic() - started, 1))
         self.phase = "joining"
         await super().on_first_start()
 
-    async def _compile(self, compile_part: Callable[[], None]) -> None:
-        """Run a compiler aside. In a daemon thread: those of `asyncio.to_thread` are joined when the process ends."""
+    async def _compile(self) -> None:
+        """Compile aside. In a daemon thread: those of `asyncio.to_thread` are joined when the process ends."""
         result: Future[None] = Future()
         result.set_running_or_notify_cancel()
 
         def run() -> None:
             try:
-                compile_part()
+                self.warm_up()
             except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
                 result.set_exception(error)
             else:
@@ -178,7 +178,7 @@ def build_node(settings: Settings) -> Node:
     for table in (app.receivers, app.payers):
         app.tables.add(table)
     app.controls = controls
-    app.warm_up = partial(warm_up, decoder, controls.pack)
+    app.warm_up = partial(_warm_up, decoder, controls.pack)
     outbox = Outbox(app, SYSTEM_CLOCK, confirm_membership=app.confirm_membership)
     view = LiveView(settings, app, hash_key)
     receivers_agent(app, app.receivers.shards, outbox, view.watch_received)
@@ -251,6 +251,12 @@ class _Runner(ModeWorker):
         """Tell the app that it runs inside a worker, as Faust's own runner does."""
         self._app.in_worker = True
         await super().on_start()
+
+
+def _warm_up(decoder: TransactionDecoder, pack: RulePack) -> None:
+    packing.warm_up()
+    unpacking.warm_up()
+    warm_up(decoder, pack)
 
 
 def _keep_memory() -> None:

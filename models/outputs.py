@@ -54,7 +54,7 @@ def sends_by_id(
     groups = [(int(partition), np.flatnonzero(where == partition)) for partition in np.unique(where)]
     sends = []
     for topic, column in zip(topics, columns, strict=True):
-        values = column if isinstance(column, ByteColumn) else ByteColumn.from_list(column)
+        values = ByteColumn.of(column)
         sends.append([Send(topic.name, to, keys.take(rows), values.take(rows)) for to, rows in groups])
     return sends
 

@@ -19,7 +19,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from app.domain.partitioner import partition_of
 from app.topics import Topic
 
-__all__ = ["Acknowledged", "BulkSender", "Refused", "SendError", "open_producer", "require_topics"]
+__all__ = ["BATCH_BYTES", "Acknowledged", "BulkSender", "Refused", "SendError", "open_producer", "require_topics"]
 
 Acknowledged = Callable[[int, int, Sequence[int]], None]
 """Told of a stored batch: partition, offset of its first message, and the numbers of its messages in their order."""
@@ -27,7 +27,9 @@ Acknowledged = Callable[[int, int, Sequence[int]], None]
 Refused = Callable[[Sequence[int], KafkaError], None]
 """Told of a batch that the cluster did not take: the numbers of its messages, and why."""
 
-_BATCH_BYTES = 256 << 10
+BATCH_BYTES = 256 << 10
+"""Of a record batch, at most."""
+
 _MAX_REQUEST_BYTES = 32 << 20
 
 
@@ -57,7 +59,7 @@ def open_producer(connection: dict[str, Any]) -> AIOKafkaProducer:
         acks="all",
         enable_idempotence=True,
         linger_ms=0,
-        max_batch_size=_BATCH_BYTES,
+        max_batch_size=BATCH_BYTES,
         max_request_size=_MAX_REQUEST_BYTES,
     )
 

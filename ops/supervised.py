@@ -12,15 +12,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["EndedError", "Supervised"]
+__all__ = ["EndedError", "Supervised", "last_lines", "stop"]
 
 _STOP_TIMEOUT_S = 20.0
 _SPAN_S = 60.0
-_LAST_LINES = 8
 
 
 class EndedError(RuntimeError):
     """A process ended by itself; the message says which one, how, and what it logged last."""
+
+
+def stop(process: subprocess.Popen[bytes], timeout_s: float = _STOP_TIMEOUT_S) -> None:
+    """Ask a process to stop, and kill it when it does not; one that has ended is left alone."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def last_lines(log: Path, most: int = 8) -> str:
+    """What a process logged last, for an error message."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-most:]
+    return f"last lines of {log}:\n" + "\n".join(lines)
 
 
 class Supervised:
@@ -62,14 +77,8 @@ class Supervised:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Ask the process to stop, and kill it when it does not."""
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            stop(self._process)
 
     def check(self) -> str | None:
         """Start the process again if it has ended; a line that says so, None while it runs.
@@ -87,10 +96,7 @@ class Supervised:
             self._restarts_s.popleft()
         if len(self._restarts_s) >= self._max_restarts:
             often = f", after {self._max_restarts} restarts within a minute" if self._max_restarts else ""
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-            raise EndedError(
-                f"{self.name} ended with status {status}{often}; last lines of {self.log}:\n" + "\n".join(lines)
-            )
+            raise EndedError(f"{self.name} ended with status {status}{often}; {last_lines(self.log)}")
         self._restarts_s.append(now_s)
         self._start()
         return (

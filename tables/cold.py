@@ -27,6 +27,7 @@ from rocksdict import (
 )
 
 from tables.kernel import cached
+from tables.profiles import ColdRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -138,17 +139,11 @@ class _KeySet:
         self._count -= _remove(self._places, keys)
 
 
-class Cold(Protocol):
+class Cold(ColdRows, Protocol):
     """Room for profiles beside memory; `ColdStore` is the real one."""
 
     def put(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Take rows that left memory."""
-
-    def load(self, hashes: NDArray[np.uint64]) -> dict[int, bytes]:
-        """Hand rows over."""
-
-    def discard(self, hashes: NDArray[np.uint64]) -> None:
-        """Forget rows."""
 
     def close(self) -> None:
         """Give the room back."""

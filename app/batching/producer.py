@@ -128,7 +128,9 @@ class BatchProducer(Producer):
         atomic: bool,
     ) -> list[PackedRecords]:
         max_bytes = self.max_request_size if atomic else self.max_batch_size
-        batches = pack(_column(keys), _column(values), np.asarray(timestamps_ms, np.int64), max_bytes=max_bytes)
+        batches = pack(
+            ByteColumn.of(keys), ByteColumn.of(values), np.asarray(timestamps_ms, np.int64), max_bytes=max_bytes
+        )
         if atomic and len(batches) > 1:
             raise OversizeError(
                 f"{name}: expected one record batch of at most {max_bytes} bytes, "
@@ -138,7 +140,3 @@ class BatchProducer(Producer):
             if batch.size > max_bytes:  # a record that is larger has a batch of its own
                 raise OversizeError(f"{name}: expected a record of at most {max_bytes} bytes, got {batch.size}")
         return batches
-
-
-def _column(strings: Sequence[bytes | None]) -> ByteColumn:
-    return strings if isinstance(strings, ByteColumn) else ByteColumn.from_list(strings)

@@ -37,6 +37,11 @@ class ByteColumn(Sequence["bytes | None"]):
     lengths: NDArray[np.int64]
 
     @classmethod
+    def of(cls, strings: Sequence[bytes | None]) -> ByteColumn:
+        """Return the column itself where the strings are one already, else the column of them."""
+        return strings if isinstance(strings, ByteColumn) else cls.from_list(strings)
+
+    @classmethod
     def from_list(cls, strings: Sequence[bytes | None]) -> ByteColumn:
         """Return the column of these strings, copied."""
         if None in strings:

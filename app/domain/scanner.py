@@ -120,7 +120,7 @@ class Scanner:
         accepted
             Shape (n,). Where it is false the row holds rubbish.
         """
-        messages, named = _column(values), _column(keys)
+        messages, named = ByteColumn.of(values), ByteColumn.of(keys)
         text, key_text = _joined(messages, 1), _joined(named, 0)
         accepted = np.zeros(len(messages), np.bool_)
         self._state["named"] = 0
@@ -141,10 +141,6 @@ class Scanner:
             accepted,
         )
         return accepted
-
-
-def _column(strings: Sequence[bytes | None]) -> ByteColumn:
-    return strings if isinstance(strings, ByteColumn) else ByteColumn.from_list(strings)
 
 
 def _joined(column: ByteColumn, gap: int) -> NDArray[np.uint8]:
@@ -170,7 +166,7 @@ def _join(
         place += length + gap
 
 
-def _offset_of(name: str) -> int:
+def _column(name: str) -> int:
     columns = TRANSACTION_DTYPE.fields
     return columns[name][1] if columns is not None else -1
 
@@ -190,7 +186,7 @@ def _describe_fields() -> tuple[NDArray[np.uint8], NDArray[np.void]]:
         row["name"], row["prefix"], row["values"] = next(addresses), next(addresses), next(addresses)
         row["name_length"], row["prefix_length"] = len(field.name), len(field.hash_prefix)
         row["kind"], row["required"] = KIND_CODES.index(field.kind), field.required
-        row["column"] = _offset_of(field.name)
+        row["column"] = _column(field.name)
         row["low"], row["high"] = bounds(field)
         row["after"] = _PLACES[field.hash_after] if field.hash_after else -1
     return vocabulary, table
@@ -201,7 +197,7 @@ def _roles(scratch: NDArray[np.uint8], hash_key: HashKey, limits: TimeLimits) ->
     row = table[0]
     for name in ("timestamp", "pix_key", "pix_key_type", "receiver_account"):
         row[name] = _PLACES[name]
-    row["receiver_column"] = _offset_of("receiver")
+    row["receiver_column"] = _column("receiver")
     row["required"] = sum(field.required for field in FIELDS)
     row["row_size"] = TRANSACTION_DTYPE.itemsize
     row["scratch"], row["scratch_size"] = scratch.ctypes.data, len(scratch)

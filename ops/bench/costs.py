@@ -163,7 +163,7 @@ def _batches(load: Load, events: int, *, known: bool) -> Iterator[list[Message]]
 def _transport_us(messages: list[Message], output: PipelineOutput) -> dict[str, float]:
     """Time of taking this batch's fetch apart and of putting its outputs' record batches together, us per payment."""
     sends = [*chain(*(part.sends for part in output.received), *(part.sends for part in output.decided))]
-    sent = [(ByteColumn.from_list(send.keys), ByteColumn.from_list(send.values)) for send in sends]
+    sent = [(ByteColumn.of(send.keys), ByteColumn.of(send.values)) for send in sends]
     fetched = [
         *pack(
             ByteColumn.from_list([one.key for one in messages]),

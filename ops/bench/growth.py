@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import cramjam
@@ -32,6 +31,7 @@ from models.pipeline import Pipeline, warm_up
 from models.receiver_stage import SEEN_DTYPE, ReceiverStage
 from ops.bench.load import Load, Payments
 from ops.bench.measured import Growth, History, Messages
+from ops.bench.processes import resident_bytes
 from tables.ids import IdMemory
 from tables.partition import PartitionState
 from tables.profiles import Profiles
@@ -175,12 +175,12 @@ def measure_growth(
 def growth_at(customers: int) -> Growth:
     """Measure so many customers in this process, whose memory should be otherwise unused."""
     path, load = _Path(), Load(customers, 1)
-    before = _resident_bytes()
+    before = resident_bytes(os.getpid())
     for batch in load.everyone(_START_MS, _START_MS + _FILL_MS):
         path.run([batch], _BATCH, checkpoints=False)
         path.forget_ids()
     rows = sum(map(len, path.profiles))
-    grown = _resident_bytes() - before
+    grown = resident_bytes(os.getpid()) - before
     row_bytes = sum(one.nbytes for one in path.profiles) / rows
     blob_bytes, _, restore_us = _restore(path)
     now_ms = _START_MS + _FILL_MS
@@ -324,7 +324,7 @@ def _packing_us(size: int) -> float:
 
 
 def _id_bytes() -> float:
-    before = _resident_bytes()
+    before = resident_bytes(os.getpid())
     memory = IdMemory(SEEN_DTYPE, _RETRY_WINDOW_MS, 10 * _IDS)
     for first in range(0, _IDS, _BATCH):
         rows = np.zeros(_BATCH, SEEN_DTYPE)
@@ -333,10 +333,4 @@ def _id_bytes() -> float:
         rows["id"] = ids
         memory.append(rows)
     memory.close_segment()
-    return (_resident_bytes() - before) / _IDS
-
-
-def _resident_bytes() -> int:
-    """Resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return (resident_bytes(os.getpid()) - before) / _IDS

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.producer.message_accumulator import BatchBuilder
 from numpy.typing import NDArray
 
-from app.topics import DECISIONS, TRANSACTIONS
-from ops.bench.load import Load, payment_number
-from ops.bench.stand import BenchError, Stand
+from app.topics import DECISIONS
+from ops.bench.load import Load, Payments, payment_number
+from ops.bench.stand import BenchError, Stand, send
 from ops.bulk_sender import open_producer
 
 __all__ = ["Latency", "measure_latency"]
@@ -78,22 +76,14 @@ class _Sender:
                 await asyncio.sleep(min(_TICK_S, max(0.0, float(self.due_s[sent]) - now_s)))
                 continue
             self.sent_s[sent:due] = now_s
-            builders: dict[int, Any] = {}
+            now_ms = int(time.time() * 1000)
+            together: defaultdict[int, Payments] = defaultdict(lambda: Payments([], [], []))
             for _ in range(due - sent):
                 partition, key, value = self._queue.popleft()
-                builder = builders.get(partition) or self._producer.create_batch()
-                if builder.append(timestamp=None, key=key, value=value) is None:  # full
-                    await self._send(partition, builder)
-                    builder = self._producer.create_batch()
-                    builder.append(timestamp=None, key=key, value=value)
-                builders[partition] = builder
+                together[partition].add(key, value, now_ms)
             sent = due
-            for partition, builder in builders.items():
-                await self._send(partition, builder)
-
-    async def _send(self, partition: int, builder: BatchBuilder) -> None:
-        builder.close()
-        await self._producer.send_batch(builder, TRANSACTIONS.name, partition=partition)
+            for partition, payments in together.items():
+                await send(self._producer, partition, payments)
 
 
 async def measure_latency(stand: Stand, load: Load, rate_per_s: int, seconds: float) -> Latency:

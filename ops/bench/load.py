@@ -33,6 +33,12 @@ class Payments:
     values: list[bytes]
     times_ms: list[int]
 
+    def add(self, key: bytes, value: bytes, at_ms: int) -> None:
+        """Append one message."""
+        self.keys.append(key)
+        self.values.append(value)
+        self.times_ms.append(at_ms)
+
     def __len__(self) -> int:
         return len(self.values)
 
@@ -91,10 +97,7 @@ class Load:
         batch = {partition: Payments([], [], []) for partition in range(self._partitions)}
         each = self._each(payers, receivers, times_ms)
         for (partition, key, value), at_ms in zip(each, times_ms.tolist(), strict=True):
-            to = batch[partition]
-            to.keys.append(key)
-            to.values.append(value)
-            to.times_ms.append(at_ms)
+            batch[partition].add(key, value, at_ms)
         return batch
 
     def _each(

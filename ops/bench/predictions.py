@@ -69,15 +69,7 @@ def reproduce(costs: Costs, paced: list[AtRate], partitions: int) -> list[Reprod
 
 def simulate_plan(costs: Costs, found: Plan, rate_per_s: float) -> Outcome:
     """Let a plan's workers meet its peak, with all of them at work."""
-    system = system_of(
-        costs,
-        found.workers,
-        found.partitions,
-        event_us=found.event_us,
-        checkpoint_us=found.checkpoint_us,
-        hop_ms=costs.passage_ms + Limits().replication_ms,
-    )
-    return simulate(system, rate_per_s, min(10.0, _EVENTS_MAX / rate_per_s), seed=_SEED)
+    return simulate(_system_of_plan(costs, found), rate_per_s, min(10.0, _EVENTS_MAX / rate_per_s), seed=_SEED)
 
 
 def simulate_loss(costs: Costs, found: Plan, rate_per_s: float, *, standby: bool) -> float:
@@ -86,7 +78,15 @@ def simulate_loss(costs: Costs, found: Plan, rate_per_s: float, *, standby: bool
     detection_s = recovery.loss_s - recovery.stall_s
     stall_s = recovery.standby_stall_s if standby else recovery.stall_s
     expected_s = recovery.standby_catch_up_s if standby else recovery.catch_up_s
-    system = system_of(
+    seconds = _KILL_S + 1.5 * expected_s
+    outcome = simulate(
+        _system_of_plan(costs, found), rate_per_s, seconds, seed=_SEED, loss=Loss(_KILL_S, detection_s, stall_s)
+    )
+    return outcome.caught_up_s(_KILL_S)
+
+
+def _system_of_plan(costs: Costs, found: Plan) -> System:
+    return system_of(
         costs,
         found.workers,
         found.partitions,
@@ -94,9 +94,6 @@ def simulate_loss(costs: Costs, found: Plan, rate_per_s: float, *, standby: bool
         checkpoint_us=found.checkpoint_us,
         hop_ms=costs.passage_ms + Limits().replication_ms,
     )
-    seconds = _KILL_S + 1.5 * expected_s
-    outcome = simulate(system, rate_per_s, seconds, seed=_SEED, loss=Loss(_KILL_S, detection_s, stall_s))
-    return outcome.caught_up_s(_KILL_S)
 
 
 def _simulated_ms(costs: Costs, rate_per_s: float, partitions: int) -> list[float]:

@@ -7,7 +7,6 @@ is asked here is whether a second worker makes an event dearer, and that does no
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import tempfile
 import time
@@ -21,17 +20,16 @@ from app.topics import DECISIONS, Topic
 from ops.bench.latency import measure_latency
 from ops.bench.load import Load
 from ops.bench.measured import AtRate, Real, Replicas, SmallBatches
+from ops.bench.processes import cpu_s, resident_bytes
 from ops.bench.stand import BenchError, Stand, Worker, ends, preload
+from ops.bench.throughput import decided
 
 __all__ = ["measure_real"]
 
 _PARTITIONS = 8
-_POLL_S = 0.25
-_STALLED_S = 180.0
 _DAY_MS = 86_400_000
 _REST_S = 5.0
 _PASSAGES, _PASSAGE_BYTES, _PASSAGE_PAUSE_S = 300, 1000, 0.01
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def measure_real(
@@ -61,7 +59,7 @@ def measure_real(
     Raises
     ------
     BenchError
-        When a worker ends or decides nothing for three minutes.
+        When a worker ends, or nothing is decided for two minutes.
     """
     with tempfile.TemporaryDirectory(prefix="pixguard-scale-") as folder:
         with Stand(Path(folder) / "one", jars_dir, _PARTITIONS) as stand:
@@ -72,7 +70,7 @@ def measure_real(
             progress("One worker at rest")
             with stand.worker("first") as worker:
                 worker.wait_ready()
-                worker_bytes, start_cpu_s = _resident_bytes(worker), worker.cpu_s()
+                worker_bytes, start_cpu_s = resident_bytes(worker.process.pid), worker.cpu_s()
                 time.sleep(_REST_S)
                 rest_share = (worker.cpu_s() - start_cpu_s) / _REST_S
             progress("One worker, a backlog")
@@ -121,17 +119,17 @@ def _preload(stand: Stand, load: Load, events: int) -> tuple[int, int, float]:
     """Write a payment from and to each customer, then the measured stretch: sizes, and broker's time for the latter."""
     now_ms = int(time.time() * 1000)
     known = asyncio.run(preload(stand.connection, load.everyone(now_ms - _DAY_MS, now_ms - _DAY_MS // 2)))
-    before_s = _cpu_s(stand)
+    before_s = _broker_cpu_s(stand)
     count = asyncio.run(preload(stand.connection, load.traffic(events, now_ms - _DAY_MS // 2, now_ms)))
-    return known, count, _cpu_s(stand) - before_s
+    return known, count, _broker_cpu_s(stand) - before_s
 
 
 def _backlog(stand: Stand, workers: Sequence[Worker], known: int, count: int, written_s: float) -> Replicas:
     asyncio.run(_drained(stand, workers, known))
     start, batches = _decided(stand), sum(map(_batches, workers))
-    before_s = [_cpu_s(stand), *(worker.cpu_s() for worker in workers)]
+    before_s = [_broker_cpu_s(stand), *(worker.cpu_s() for worker in workers)]
     asyncio.run(_drained(stand, workers, known + count))
-    after_s = [_cpu_s(stand), *(worker.cpu_s() for worker in workers)]
+    after_s = [_broker_cpu_s(stand), *(worker.cpu_s() for worker in workers)]
     events = known + count - start
     broker_s, *worker_s = (after - before for before, after in zip(before_s, after_s, strict=True))
     return Replicas(
@@ -165,16 +163,8 @@ def _recovery_us(stand: Stand, empty_cpu_s: float) -> float:
 
 
 async def _drained(stand: Stand, workers: Sequence[Worker], total: int) -> None:
-    moved_s, seen = time.monotonic(), -1
-    async with AIOKafkaConsumer(**stand.connection, group_id=None) as consumer:
-        while (done := await ends(consumer, DECISIONS.name, _PARTITIONS)) < total:
-            for worker in workers:
-                worker.check()
-            if done > seen:
-                moved_s, seen = time.monotonic(), done
-            elif time.monotonic() - moved_s > _STALLED_S:
-                workers[0].fail(f"nothing was decided for {_STALLED_S:g} s, {done:,} of {total:,} done")
-            await asyncio.sleep(_POLL_S)
+    async for _ in decided(stand, workers, total):
+        pass
 
 
 def _decided(stand: Stand) -> int:
@@ -189,14 +179,7 @@ def _batches(worker: Worker) -> float:
     return sum(value for name, value in worker.metrics().items() if name.startswith("pixguard_batch_seconds_count"))
 
 
-def _cpu_s(stand: Stand) -> float:
-    """Processor time that the broker has used."""
+def _broker_cpu_s(stand: Stand) -> float:
     if stand.broker.pid is None:
         raise BenchError("the broker has ended")
-    values = Path(f"/proc/{stand.broker.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(values[11]) + int(values[12])) / _TICKS_PER_S
-
-
-def _resident_bytes(worker: Worker) -> float:
-    pages = Path(f"/proc/{worker.process.pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return cpu_s(stand.broker.pid)

@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.batching.packing import PackedBatch, pack
+from app.domain.byte_column import ByteColumn
 from app.kafka_options import client_options
 from app.settings import load_settings
 from app.topics import TRANSACTIONS, Topic, topics
 from ops.bench.load import Payments
+from ops.bench.processes import cpu_s
 from ops.broker import LocalBroker, free_port
-from ops.bulk_sender import open_producer
+from ops.bulk_sender import BATCH_BYTES, open_producer
+from ops.supervised import last_lines, stop
 from ops.topic_admin import ensure_topics
 
-__all__ = ["BenchError", "Stand", "Worker", "ends", "on_cores", "preload"]
+__all__ = ["BenchError", "Stand", "Worker", "ends", "on_cores", "preload", "send"]
 
 _POLL_S = 0.05
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class BenchError(RuntimeError):
@@ -63,14 +66,11 @@ class Worker:
         Where it tells its metrics.
     log
         What it logged.
-    started_s
-        Monotonic time of its start.
     """
 
     process: subprocess.Popen[bytes]
     web_port: int
     log: Path
-    started_s: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
         """Raise when it has ended.
@@ -85,8 +85,7 @@ class Worker:
 
     def fail(self, what: str) -> NoReturn:
         """Raise with the last lines of its log."""
-        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
-        raise BenchError(f"{what}; end of {self.log}:\n{tail}")
+        raise BenchError(f"{what}; {last_lines(self.log, 12)}")
 
     def wait_ready(self, timeout_s: float = 180.0) -> None:
         """Wait until it decides.
@@ -115,8 +114,7 @@ class Worker:
 
     def cpu_s(self) -> float:
         """Processor time that it has used, all threads."""
-        values = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(values[11]) + int(values[12])) / _TICKS_PER_S
+        return cpu_s(self.process.pid)
 
     def kill(self) -> None:
         """Kill it as a crash would: no goodbye to the group, no last checkpoint."""
@@ -204,7 +202,7 @@ class Stand:
                 os.sched_setaffinity(int(thread.name), range(os.cpu_count() or 1))
 
     @contextmanager
-    def worker(self, name: str = "bench", environment: Mapping[str, str] | None = None) -> Iterator[Worker]:
+    def worker(self, name: str = "bench") -> Iterator[Worker]:
         """Run a worker until the end of the block."""
         log = self.folder / f"{name}.log"
         port = free_port()
@@ -217,22 +215,16 @@ class Stand:
                     "PIXGUARD_DATA_DIR": str(self.settings.data_dir),
                     "PIXGUARD_PARTITIONS": str(self.settings.partitions),
                     "PIXGUARD_LOG_FORMAT": "json",
-                    **(environment or {}),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 process_group=0,
             )
-        worker = Worker(process, port, log)
         try:
-            yield worker
+            yield Worker(process, port, log)
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                worker.kill()
+            stop(process)
 
 
 async def preload(
@@ -245,25 +237,18 @@ async def preload(
     async with open_producer(connection) as producer:
         for batch in batches:
             for partition, payments in batch.items():
-                if not len(payments):
-                    continue
-                await _send(producer, partition, payments)
+                await send(producer, partition, payments)
                 count += len(payments)
             progress(count)
         await producer.flush()
     return count
 
 
-async def _send(producer: AIOKafkaProducer, partition: int, payments: Payments) -> None:
-    builder = producer.create_batch()
-    for key, value, at_ms in zip(payments.keys, payments.values, payments.times_ms, strict=True):
-        if builder.append(timestamp=at_ms, key=key, value=value) is None:
-            builder.close()
-            await producer.send_batch(builder, TRANSACTIONS.name, partition=partition)
-            builder = producer.create_batch()
-            builder.append(timestamp=at_ms, key=key, value=value)
-    builder.close()
-    await producer.send_batch(builder, TRANSACTIONS.name, partition=partition)
+async def send(producer: AIOKafkaProducer, partition: int, payments: Payments) -> None:
+    """Send payments to a partition of `pix-transactions`, with their own times, in few record batches."""
+    keys, values = ByteColumn.of(payments.keys), ByteColumn.of(payments.values)
+    for records in pack(keys, values, np.array(payments.times_ms, np.int64), max_bytes=BATCH_BYTES):
+        await producer.send_batch(PackedBatch(records), TRANSACTIONS.name, partition=partition)
 
 
 async def ends(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +17,17 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from app.topics import Topic
 from ops.bench import stock_faust
+from ops.bench.processes import cpu_s
 from ops.bench.stock_faust import StockTopics
 from ops.bulk_sender import BulkSender, open_producer
+from ops.supervised import last_lines, stop
 from ops.topic_admin import ensure_topics
 
 __all__ = ["StockError", "StockResult", "measure_stock"]
 
 _CHUNK_MESSAGES = 1000
 _START_TIMEOUT_S = 90.0
-_STOP_TIMEOUT_S = 20.0
 _POLL_S = 0.05
-_LOG_LINES_SHOWN = 30
 
 
 class StockError(RuntimeError):
@@ -147,10 +146,8 @@ class _Worker:
     log_file: Path
 
     def cpu_seconds(self) -> float:
-        """Processor time so far, user and system, of all threads."""
-        after_name = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        user_ticks, system_ticks = after_name[11:13]
-        return (int(user_ticks) + int(system_ticks)) / os.sysconf("SC_CLK_TCK")
+        """Processor time so far."""
+        return cpu_s(self.process.pid)
 
     def check(self) -> None:
         """Raise where it has ended."""
@@ -160,8 +157,7 @@ class _Worker:
 
     def log_tail(self) -> str:
         """Last lines of the log."""
-        lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
-        return "\n".join(f"  {line}" for line in [f"last lines of {self.log_file}", *lines])
+        return last_lines(self.log_file, 30)
 
 
 @contextmanager
@@ -176,10 +172,7 @@ def _worker(arguments: Sequence[str], log_file: Path, pin_core: int | None) -> I
             os.sched_setaffinity(process.pid, {pin_core})  # before it has threads: they inherit it
         yield _Worker(process, log_file)
     finally:
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_TIMEOUT_S)
-        process.kill()
+        stop(process)
         process.communicate()  # closes our end of its standard input, too
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer
@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from app.topics import DECISIONS
 from ops.bench.stand import BenchError, Stand, Worker, ends
 
-__all__ = ["Throughput", "drain"]
+__all__ = ["Throughput", "decided", "drain"]
 
 _POLL_S = 0.2
 _STALLED_S = 120.0
@@ -56,22 +56,36 @@ async def drain(
         When the worker ends, decides nothing for two minutes, or is done before it can be measured.
     """
     start: tuple[float, float, float] | None = None
+    async for done in decided(stand, [worker], total):
+        progress(done)
+        if start is None and first <= done < total:
+            now_s, used_s = time.monotonic(), worker.cpu_s()
+            # Stage 1 may be ahead of stage 2: what it has done already is not of the measured stretch.
+            received = worker.metrics().get("pixguard_transactions_total", 0.0)
+            start = (now_s, (received + done) / 2, used_s)
+    if start is None:
+        raise BenchError(f"{total:,} payments are too few to measure: all were decided between two looks")
+    return Throughput(int(total - start[1]), time.monotonic() - start[0], worker.cpu_s() - start[2])
+
+
+async def decided(stand: Stand, workers: Sequence[Worker], total: int) -> AsyncIterator[int]:
+    """Yield the number of decisions, again and again, until there are `total`.
+
+    Raises
+    ------
+    BenchError
+        When a worker ends, or nothing is decided for two minutes.
+    """
     moved_s, seen = time.monotonic(), -1
     async with AIOKafkaConsumer(**stand.connection, group_id=None) as consumer:
-        while True:
-            now = (time.monotonic(), await ends(consumer, DECISIONS.name, stand.settings.partitions), worker.cpu_s())
-            worker.check()
-            progress(now[1])
-            if now[1] > seen:
-                moved_s, seen = now[0], now[1]
-            elif now[0] - moved_s > _STALLED_S:
-                worker.fail(f"nothing was decided for {_STALLED_S:g} s, {seen:,} of {total:,} done")
-            if start is None and now[1] >= first:
-                # Stage 1 may be ahead of stage 2: what it has done already is not of the measured stretch.
-                received = worker.metrics().get("pixguard_transactions_total", 0.0)
-                start = (now[0], (received + now[1]) / 2, now[2])
-            if start is not None and now[1] >= total:
-                if now[0] == start[0]:
-                    raise BenchError(f"{total:,} payments are too few to measure: all were decided between two looks")
-                return Throughput(int(now[1] - start[1]), now[0] - start[0], now[2] - start[2])
-            await asyncio.sleep(_POLL_S)
+        while seen < total:
+            done = await ends(consumer, DECISIONS.name, stand.settings.partitions)
+            for worker in workers:
+                worker.check()
+            if done > seen:
+                moved_s, seen = time.monotonic(), done
+            elif time.monotonic() - moved_s > _STALLED_S:
+                workers[0].fail(f"nothing was decided for {_STALLED_S:g} s, {seen:,} of {total:,} done")
+            yield done
+            if done < total:
+                await asyncio.sleep(_POLL_S)
