@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from app.settings import Settings, load_settings
 
@@ -349,7 +350,7 @@ def main() -> NoReturn:
     except Exception as error:
         if not isinstance(error, _known_errors()):
             raise
-        err.print(f"[bold red]Error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]Error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     sys.exit(0)
 

@@ -164,7 +164,8 @@ def _fetch(coordinate: str, staging: Path, advance: Advance) -> Path:
             if attempt == _ATTEMPTS:
                 raise BrokerError(
                     f"{coordinate}: could not be fetched: {error}. The first start needs the network; a mirror is set "
-                    "in jgo's own configuration (section [repositories], name central)."
+                    "in jgo's own configuration (section [repositories], name central), and a certificate authority of "
+                    "your network's own in REQUESTS_CA_BUNDLE."
                 ) from error
             time.sleep(attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
