@@ -28,7 +28,7 @@ from ops.broker import LocalBroker, free_port
 from ops.replay import replay_topics
 from ops.topic_admin import ensure_topics
 from ops.traffic.generator import Simulated, TrafficConfig, generate
-from tests.workers import running_worker, send
+from tests.workers import read_records, running_worker, send
 
 log = logging.getLogger(__name__)
 """Shows what is measured with `--log-cli-level=INFO`."""
@@ -92,27 +92,21 @@ class Cluster:
     async def records(self, *names: str) -> dict[tuple[str, int], list[Any]]:
         """All records of topics, by topic and partition."""
         places = [TopicPartition(name, partition) for name in names for partition in range(_PARTITIONS)]
-        found: dict[tuple[str, int], list[Any]] = {(place.topic, place.partition): [] for place in places}
-        async with AIOKafkaConsumer(**client_options(self.settings), auto_offset_reset="earliest") as consumer:
-            consumer.assign(places)
-            ends = await consumer.end_offsets(places)
-            while any([await consumer.position(place) < ends[place] for place in places]):
-                for place, records in (await consumer.getmany(timeout_ms=100)).items():
-                    found[place.topic, place.partition].extend(records)
-        return found
+        found = await read_records(client_options(self.settings), places)
+        return {(place.topic, place.partition): records for place, (records, _) in found.items()}
 
     async def until_decided(self, messages: Sequence[Simulated]) -> dict[bytes, list[bytes]]:
         """All decisions by payment, once each payment has one and every checkpoint is taken."""
         expected = {message.payment.end_to_end_id.encode() for message in messages if message.payment is not None}
 
-        async def is_decided() -> bool:
-            consumer = AIOKafkaConsumer(**client_options(self.settings))
-            async with consumer:
-                places = [TopicPartition(DECISIONS.name, partition) for partition in range(_PARTITIONS)]
+        places = [TopicPartition(DECISIONS.name, partition) for partition in range(_PARTITIONS)]
+        async with AIOKafkaConsumer(**client_options(self.settings)) as consumer:
+
+            async def is_decided() -> bool:
                 ends: dict[TopicPartition, int] = await consumer.end_offsets(places)
                 return sum(ends.values()) >= len(expected)
 
-        await until(is_decided, f"not all of {len(expected)} are decided", every_s=0.5)
+            await until(is_decided, f"not all of {len(expected)} are decided", every_s=0.5)
         await asyncio.sleep(1.0)  # for repeats, which would come right behind
         decisions: defaultdict[bytes, list[bytes]] = defaultdict(list)
         for records in (await self.records(DECISIONS.name)).values():

@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import DECISIONS, REJECTED, TRANSACTIONS
+from ops.supervised import stop
 from ops.traffic.generator import Simulated
 
-__all__ = ["answers", "running_worker", "send", "until_ready"]
+__all__ = ["answers", "read_records", "running_worker", "send", "until_ready"]
 
 _DEADLINE_S = 150.0
 
@@ -49,12 +50,7 @@ def running_worker(name: str, settings: Settings, port: int, **variables: str) -
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
 async def until_ready(port: int) -> None:
@@ -79,6 +75,21 @@ async def send(settings: Settings, messages: Sequence[Simulated], *, per_second:
                 await asyncio.sleep(50 / per_second)
             await producer.send(TRANSACTIONS.name, message.value, key=message.key)
         await producer.flush()
+
+
+async def read_records(
+    connection: Mapping[str, Any], places: Iterable[TopicPartition]
+) -> dict[TopicPartition, tuple[list[Any], int]]:
+    """Read partitions from their beginning to where they end now: the records of each, and its end."""
+    records: dict[TopicPartition, list[Any]] = {place: [] for place in places}
+    async with AIOKafkaConsumer(**connection, group_id=None, enable_auto_commit=False) as consumer:
+        consumer.assign(list(records))
+        await consumer.seek_to_beginning(*records)
+        ends = await consumer.end_offsets(list(records))
+        while any([await consumer.position(place) < ends[place] for place in records]):
+            for place, fetched in (await consumer.getmany(timeout_ms=100)).items():
+                records[place] += fetched
+    return {place: (held, ends[place]) for place, held in records.items()}
 
 
 async def answers(settings: Settings, ids: set[str], rejected: int) -> dict[bytes, list[bytes]]:

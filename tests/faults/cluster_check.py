@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from app.batching import CLAIM_KEY
 from app.domain.field_checks import TimeLimits
 from app.domain.records import Stretch
@@ -33,24 +31,13 @@ from models.marking import mark_receivers
 from models.payer_stage import PayerStage
 from models.receiver_stage import ReceiverStage
 from models.rules import RulePack
-from tables import aggregates
-from tables.catalog import CATALOG
-from tables.layout import SLOTS_USED
 
 from .cluster_log import Places
 from .cluster_traffic import Expected
+from .states import STEADY, known_ids, profile_rows
 from .witness import read_frame
 
 __all__ = ["Found", "check_logs"]
-
-_STEADY = np.array(
-    [
-        feature.aggregate not in (aggregates.Marks, aggregates.SinceMark)
-        and not isinstance(feature.aggregate, aggregates.Marks | aggregates.SinceMark)
-        for feature in CATALOG.stage_features("receiver")
-    ]
-)
-"""The receiver's features that do not depend on how markers and payments interleave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +120,7 @@ class _Check:
         for partition in self.partitions:
             log = self.logs[FEEDBACK.name, partition]
             for send in mark_receivers(log, partition, len(self.partitions), self.hash_key, limits).sends:
-                wanted.update(send.values if send.topic == MARKERS.name else ())
+                wanted.update(value or b"" for value in (send.values if send.topic == MARKERS.name else ()))
         found: Counter[bytes] = Counter()
         for partition in self.partitions:
             found.update(value or b"" for value in self.logs[MARKERS.name, partition].values)
@@ -195,7 +182,7 @@ class _Check:
         restored.state.restore([key for key, _ in rows], [value for _, value in rows])
         restored.state.finish_restore()
         self.counts["rows compacted away"] += log.next_offset - len(log.keys)
-        found, wanted = _rows(restored), _rows(unbroken)
+        found, wanted = profile_rows(restored), profile_rows(unbroken)
         self.counts[f"{table} compared"] += len(wanted)
         wrong = [key.hex() for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
         name = f"{table}-{partition}"
@@ -205,14 +192,9 @@ class _Check:
         positions, ends = restored.state.next_offsets(), unbroken.state.next_offsets()
         if {topic: offset for topic, offset in positions.items() if offset} != ends:
             self.violated("state reflects the whole log", f"{name}: {positions}, the logs end at {ends}")
-        odd = self._known(restored) ^ self._known(unbroken)
+        odd = known_ids(restored, self.ids) ^ known_ids(unbroken, self.ids)
         if odd:
             self.violated("ids known are those of an unbroken run", f"{name}: {len(odd)} differ: {sorted(odd)[:4]}")
-
-    def _known(self, stage: Any) -> set[bytes]:  # noqa: ANN401 - either stage
-        """Which ids a stage would recognise; asked last, since the answer takes them up."""
-        first, _ = stage.state.memories["payments"].first_occurrences(self.ids, np.zeros(len(self.ids), np.int64))
-        return {one for one, is_first in zip(self.ids, first.tolist(), strict=True) if not is_first}
 
 
 def _retry(settings: Settings) -> tuple[int, int]:
@@ -231,15 +213,9 @@ def _add_debits(debits: dict[tuple[int, int], set[bytes]], values: Iterable[byte
     for value in values:
         upstream, rows, _ = read_frame(value)
         for row in rows:  # type: ignore[attr-defined]
-            steady = row["receiver"][_STEADY].tobytes()
+            steady = row["receiver"][STEADY].tobytes()
             seen = row["transaction"].tobytes() + row["received_at"].tobytes() + row["retry"].tobytes() + steady
             debits[upstream, int(row["transaction"]["source_offset"])].add(seen)
-
-
-def _rows(stage: Any) -> dict[bytes, bytes]:  # noqa: ANN401 - either stage
-    profiles = stage.state.profiles
-    used = int(profiles._state.counts[SLOTS_USED])
-    return dict(zip(*profiles._export(np.flatnonzero(profiles._state.headers["hash"][:used])), strict=True))
 
 
 def check_logs(logs: Places, expected: Expected, settings: Settings, pack: RulePack) -> Found:

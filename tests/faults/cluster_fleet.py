@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +43,6 @@ class Ending:
 
     Parameters
     ----------
-    worker
-        Its name.
     status
         As the system gives it: below zero for a signal.
     was_planned
@@ -54,16 +51,12 @@ class Ending:
         The type of the exception that crashed it, or what the command line said; empty where it told of none.
     text
         All that it told of errors.
-    had_full_disk
-        Whether its disk was full.
     """
 
-    worker: str
     status: int
     was_planned: bool
     error: str
     text: str
-    had_full_disk: bool
 
 
 @dataclass
@@ -74,8 +67,6 @@ class SupervisedWorker:
     ----------
     name
         Of the worker.
-    arguments
-        Of `pixguard`, after the clock's file.
     environment
         Of the process.
     folder
@@ -83,7 +74,6 @@ class SupervisedWorker:
     """
 
     name: str
-    arguments: tuple[str, ...]
     environment: dict[str, str]
     folder: Path
     process: Process | None = None
@@ -91,7 +81,6 @@ class SupervisedWorker:
     """Whether a fault is at work on it."""
     is_wanted: bool = False
     """Whether it is to be started again when it ends."""
-    has_full_disk: bool = False
     is_ready: bool = False
     partitions: frozenset[int] = frozenset()
     """What it held when it last was ready."""
@@ -113,9 +102,9 @@ class SupervisedWorker:
         """Start a life."""
         if not self.clock.exists():
             set_skew(self.clock, 0)
-        self.is_wanted, self.has_full_disk = True, False
+        self.is_wanted = True
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "faults.cluster_worker", str(self.clock), *self.arguments),
+            *(sys.executable, "-m", "faults.cluster_worker", str(self.clock), "worker", "--name", self.name),
             cwd=_ROOT,
             env=self.environment,
             stdin=PIPE,
@@ -140,7 +129,7 @@ class SupervisedWorker:
         text = "\n".join(self._faults(first))
         told = _CRASH.search(text)
         error = told[1] or told[2] if told else ""
-        self.endings.append(Ending(self.name, status, not self.is_wanted, error, text, self.has_full_disk))
+        self.endings.append(Ending(status, not self.is_wanted, error, text))
         if self.is_wanted:
             await asyncio.sleep(_RESTART_S)
             if self.is_wanted:
@@ -169,7 +158,6 @@ class SupervisedWorker:
     def fill_disk(self) -> None:
         """Let no file of the process grow any more."""
         if self.process is not None and self.is_running:
-            self.has_full_disk = True
             _, most = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
             resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (_FULL_DISK_BYTES, most))
 
@@ -179,8 +167,8 @@ class SupervisedWorker:
         self.signal(signal.SIGKILL)
         await self._ended()
 
-    async def stop(self) -> float:
-        """Ask the process to leave; return the seconds that it took.
+    async def stop(self) -> None:
+        """Ask the process to leave.
 
         Raises
         ------
@@ -188,7 +176,6 @@ class SupervisedWorker:
             When it did not end; it is killed then.
         """
         self.is_wanted = False
-        started_s = time.monotonic()
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         try:
@@ -197,7 +184,6 @@ class SupervisedWorker:
         except TimeoutError:
             await self.kill()
             raise
-        return time.monotonic() - started_s
 
     async def _ended(self) -> None:
         if self._watcher is not None:
@@ -209,19 +195,14 @@ class Fleet:
 
     Parameters
     ----------
-    make_arguments
-        Gives the arguments of a worker by its name.
     settings
         `PIXGUARD_*` variables.
     folder
         For logs and clocks.
     """
 
-    def __init__(
-        self, make_arguments: Callable[[str], tuple[str, ...]], settings: dict[str, str], folder: Path
-    ) -> None:
+    def __init__(self, settings: dict[str, str], folder: Path) -> None:
         self.workers: list[SupervisedWorker] = []
-        self._make_arguments = make_arguments
         self._folder = folder
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PIXGUARD_")},
@@ -229,13 +210,12 @@ class Fleet:
             "PYTHONPATH": os.pathsep.join((str(_ROOT), str(_ROOT / "tests"))),
         }
 
-    async def add(self) -> SupervisedWorker:
+    async def add(self) -> None:
         """Start one worker more."""
         name = f"worker-{len(self.workers) + 1}"
-        worker = SupervisedWorker(name, self._make_arguments(name), self._environment, self._folder)
+        worker = SupervisedWorker(name, self._environment, self._folder)
         self.workers.append(worker)
         await worker.start()
-        return worker
 
     def choose(self, number: int) -> SupervisedWorker | None:
         """Return a worker that runs and that no other fault is at work on; a ready one before others."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from app.domain.records import Stretch
 from app.settings import Settings
 from app.topics import ENRICHED, FEEDBACK, MARKERS, TRANSACTIONS, topics
+from tests.workers import read_records
 
 __all__ = ["Places", "behind", "read_logs"]
 
@@ -28,19 +29,11 @@ async def read_logs(connection: Mapping[str, Any], settings: Settings) -> Places
         for topic in topics(settings.app_id)
         for partition in range(topic.partitions or settings.partitions)
     ]
-    records: dict[TopicPartition, list[Any]] = {place: [] for place in places}
-    async with AIOKafkaConsumer(**connection, group_id=None, enable_auto_commit=False) as consumer:
-        consumer.assign(places)
-        await consumer.seek_to_beginning(*places)
-        ends = await consumer.end_offsets(places)
-        while any([await consumer.position(place) < ends[place] for place in places]):
-            for place, fetched in (await consumer.getmany(timeout_ms=200)).items():
-                records[place] += fetched
-    return {(place.topic, place.partition): _stretch(records[place], ends[place]) for place in places}
+    found = await read_records(connection, places)
+    return {(place.topic, place.partition): _stretch(held, end) for place, (held, end) in found.items()}
 
 
-def _stretch(records: Iterable[Any], end: int) -> Stretch:
-    held = list(records)
+def _stretch(held: Sequence[Any], end: int) -> Stretch:
     return Stretch(
         0,
         end,

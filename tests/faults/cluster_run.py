@@ -181,7 +181,7 @@ async def _storm(
     rules: tuple[Path, Path],
 ) -> None:
     """Start workers, send, strike, wait until all is committed, and stop them."""
-    fleet = Fleet(lambda name: ("worker", "--name", name), _variables(settings), settings.data_dir)
+    fleet = Fleet(_variables(settings), settings.data_dir)
     storm = Storm(run.plan, fleet, broker, settings, rules)
     try:
         await asyncio.gather(*(fleet.add() for _ in range(run.plan.workers)))

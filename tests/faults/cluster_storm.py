@@ -111,8 +111,7 @@ class Storm:
         await worker.kill()
         await asyncio.sleep(2 * self._plan.session_s * fault.size)
         await worker.start()
-        seconds: list[float] = []
-        await self._taken_up("recovery", seconds, held, begun_s, None)
+        seconds = await self._taken_up("recovery", held, begun_s, None)
         if self.struck["broker"] == broker_restarts and not self._broker_lock.locked():
             self.recovery_s += seconds
 
@@ -128,8 +127,7 @@ class Storm:
         except TimeoutError:
             self.late.append(("a worker leaves when asked", worker.name))
         if is_measured:
-            seconds: list[float] = []
-            await self._taken_up("hand-over", seconds, held, begun_s, worker)
+            seconds = await self._taken_up("hand-over", held, begun_s, worker)
             if self._disturbances(worker) == disturbances:
                 self.handover_s += seconds
         await asyncio.sleep(2 * fault.size)
@@ -146,17 +144,16 @@ class Storm:
         return leaver.is_ready and are_ready and not self._broker_lock.locked()
 
     async def _taken_up(
-        self, what: str, seconds: list[float], held: frozenset[int], begun_s: float, but: SupervisedWorker | None
-    ) -> None:
-        """Wait until others decide on what a worker held."""
+        self, what: str, held: frozenset[int], begun_s: float, but: SupervisedWorker | None
+    ) -> list[float]:
+        """Wait until others decide on what a worker held; the seconds that it took, if it held anything."""
         deadline_s = begun_s + _READY_PATIENCE_S
         while (took_s := self._fleet.ready_since(begun_s, held, but)) is None:
             if time.monotonic() > deadline_s:
                 self.late.append((f"{what} within {_READY_PATIENCE_S:g} s", f"partitions {sorted(held)}"))
-                return
+                return []
             await asyncio.sleep(_POLL_S)
-        if held:
-            seconds.append(took_s)
+        return [took_s] if held else []
 
     async def _pause(self, fault: ClusterFault, worker: SupervisedWorker) -> None:
         await self._stopped(worker, self._plan.session_s * 0.8 * fault.size)

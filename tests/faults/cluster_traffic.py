@@ -16,9 +16,9 @@ from aiokafka.structs import RecordMetadata
 
 from app.topics import FEEDBACK, TRANSACTIONS
 from ops.traffic.generator import Simulated, TrafficConfig, generate
-from ops.traffic.messages import Payment
 
 from .cluster_plan import ClusterPlan
+from .traffic import Payment, draw_feedback
 
 __all__ = ["Expected", "Item", "draw_items", "send_items"]
 
@@ -82,19 +82,21 @@ def draw_items(plan: ClusterPlan) -> list[Item]:
     )
     rng = Random(f"traffic/{plan.seed}")
     items: list[Item] = []
-    payments: list[tuple[Item, Payment]] = []
+    payments: list[Item] = []
+    paid: list[Payment] = []
     markers: list[tuple[Payment, str]] = []
     for message in generate(config):
         items.append(_item(message))
         if message.payment is not None:
-            payments.append((items[-1], message.payment))
+            payments.append(items[-1])
+            paid.append(Payment(json.loads(message.value)))
         draw = rng.random()
         if draw < 0.04 and payments:  # the bank's own retry, perhaps of long ago
-            items.append(rng.choice(payments)[0])
+            items.append(rng.choice(payments))
         elif draw < 0.055 and payments:
-            items.append(_reused(rng.choice(payments[-200:])[0]))
+            items.append(_reused(rng.choice(payments[-200:])))
         elif draw < 0.11 and payments:
-            items.append(_feedback(rng, payments, markers, message.arrival_ms))
+            items.append(_feedback(rng, paid, markers, message.arrival_ms))
     return _skewed(items, plan)
 
 
@@ -111,34 +113,10 @@ def _reused(first: Item) -> Item:
     return Item(first.topic, first.key, value, first.timestamp_ms, first.end_to_end_id, is_bad=True)
 
 
-def _feedback(
-    rng: Random, payments: Sequence[tuple[Item, Payment]], markers: list[tuple[Payment, str]], now_ms: int
-) -> Item:
-    """Draw a marker on a receiver, its cancellation, a repeat of either, or noise."""
-    if markers and rng.random() < 0.4:
-        payment, report = rng.choice(markers)
-        status = rng.choice(("CANCELLED", "REGISTERED"))
-    else:
-        payment, report, status = rng.choice(payments)[1], f"report-{len(markers)}", "REGISTERED"
-        markers.append((payment, report))
-    fields: dict[str, Any] = {
-        "end_to_end_id": payment.end_to_end_id,
-        "timestamp": now_ms,
-        "event": "FRAUD_MARKER",
-        "status": status,
-        "report_id": report,
-        "last_modified": now_ms,
-        "fraud_type": "MULE_ACCOUNT",
-        "receiver_account": payment.receiver_account,
-        "receiver_ispb": payment.receiver_ispb,
-    }
-    if payment.pix_key is not None:
-        fields["pix_key"] = payment.pix_key
-    is_bad = rng.random() < 0.1
-    if is_bad:
-        del fields["status"]
-    value = json.dumps(fields).encode()
-    return Item(FEEDBACK.name, payment.end_to_end_id.encode(), value, now_ms, None, is_bad)
+def _feedback(rng: Random, payments: Sequence[Payment], markers: list[tuple[Payment, str]], now_ms: int) -> Item:
+    fields = draw_feedback(rng, payments, markers, now_ms, repeat_share=0.4)
+    key, value = fields["end_to_end_id"].encode(), json.dumps(fields).encode()
+    return Item(FEEDBACK.name, key, value, now_ms, None, is_bad="status" not in fields)
 
 
 def _skewed(items: Sequence[Item], plan: ClusterPlan) -> list[Item]:

@@ -15,12 +15,10 @@ from models.judging import Decided, Observed, judge
 from models.outputs import Send
 from models.payer_stage import PayerStage
 from models.receiver_stage import FEATURES_VERSION, ReceiverStage
-from tables import aggregates
-from tables.catalog import CATALOG
 from tables.events import is_refund, receiver_events
-from tables.layout import SLOTS_USED
 
 from .naive_check import payer_mismatches, receiver_mismatches
+from .states import STEADY, known_ids, profile_rows
 from .transport import CHANGELOGS
 from .witness import read_frame
 
@@ -28,18 +26,6 @@ if TYPE_CHECKING:
     from .world import World
 
 __all__ = ["check"]
-
-_MARKERS_ONLY = (aggregates.Marks, aggregates.SinceMark)
-_STEADY = np.array(
-    [
-        not isinstance(feature.aggregate, _MARKERS_ONLY) and feature.aggregate not in _MARKERS_ONLY
-        for feature in CATALOG.stage_features("receiver")
-    ]
-)
-"""The receiver's features that do not depend on how markers and payments interleave."""
-
-_NO_TIMES = np.zeros(1000, np.int64)
-"""Long ago: an id is then held against the memory's own clock."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -61,12 +47,6 @@ def check(world: World) -> None:
 # -- states
 
 
-def _rows(stage: Any) -> dict[bytes, bytes]:  # noqa: ANN401 - either stage
-    profiles = stage.state.profiles
-    used = int(profiles._state.counts[SLOTS_USED])
-    return dict(zip(*profiles._export(np.flatnonzero(profiles._state.headers["hash"][:used])), strict=True))
-
-
 def _restored(world: World, table: str, partition: int, stage: Any) -> Any:  # noqa: ANN401 - either stage
     log = world.log.partitions[CHANGELOGS[table], partition]
     records = log.read(0, log.end)
@@ -76,23 +56,19 @@ def _restored(world: World, table: str, partition: int, stage: Any) -> Any:  # n
 
 
 def _compare(world: World, name: str, found: Any, expected: Any) -> None:  # noqa: ANN401 - either stage
-    rows, wanted = _rows(found), _rows(expected)
+    rows, wanted = profile_rows(found), profile_rows(expected)
     wrong = [key.hex() for key in sorted({*rows, *wanted}) if rows.get(key) != wanted.get(key)]
     if wrong:
         world.violated("state equals that of an unbroken run", f"{name}: {len(wrong)} rows, {', '.join(wrong[:4])}")
     positions, ends = found.state.next_offsets(), expected.state.next_offsets()
     if positions != ends:
         world.violated("state reflects the whole log", f"{name}: {positions}, the logs end at {ends}")
-    forgotten = _known_ids(world, found) ^ _known_ids(world, expected)
+    ids = [one.encode() for one in sorted(world.traffic.ids)]
+    forgotten = known_ids(found, ids) ^ known_ids(expected, ids)
     if forgotten:
-        world.violated("ids known equal those of an unbroken run", f"{name}: {len(forgotten)}, {min(forgotten)}")
-
-
-def _known_ids(world: World, stage: Any) -> set[str]:  # noqa: ANN401 - either stage
-    """Which ids a stage would recognise; asked last, since the answer takes them up."""
-    ids = sorted(world.traffic.ids)
-    first, _ = stage.state.memories["payments"].first_occurrences([one.encode() for one in ids], _NO_TIMES[: len(ids)])
-    return {one for one, is_first in zip(ids, first.tolist(), strict=True) if not is_first}
+        world.violated(
+            "ids known equal those of an unbroken run", f"{name}: {len(forgotten)}, {min(forgotten).decode()}"
+        )
 
 
 def _check_receivers(world: World, partition: int, letters: dict[tuple[str, int, int], set[bytes]]) -> None:
@@ -114,7 +90,7 @@ def _check_receivers(world: World, partition: int, letters: dict[tuple[str, int,
     _check_frames(world, partition, expected)
 
 
-def first_debits(world: World, upstream: int) -> dict[int, Any]:
+def _first_debits(world: World, upstream: int) -> dict[int, Any]:
     """Return the debits of one upstream partition by source offset: the first of each that the log has."""
     firsts: dict[int, Any] = {}
     for partition in range(world.plan.partitions):
@@ -127,7 +103,7 @@ def first_debits(world: World, upstream: int) -> dict[int, Any]:
 
 
 def _check_frames(world: World, partition: int, expected: dict[int, Any]) -> None:
-    found = first_debits(world, partition)
+    found = _first_debits(world, partition)
     if found.keys() != expected.keys():
         odd = sorted(found.keys() ^ expected.keys())
         world.violated("every payment reaches stage 2", f"{TRANSACTIONS.name}-{partition}: offsets {odd[:8]}")
@@ -135,7 +111,7 @@ def _check_frames(world: World, partition: int, expected: dict[int, Any]) -> Non
     for offset, row in found.items():
         wanted = expected[offset]
         same = all(row[name].tobytes() == wanted[name].tobytes() for name in ("transaction", "received_at", "retry"))
-        if not same or row["receiver"][_STEADY].tobytes() != wanted["receiver"][_STEADY].tobytes():
+        if not same or row["receiver"][STEADY].tobytes() != wanted["receiver"][STEADY].tobytes():
             world.violated("what stage 1 sends is that of an unbroken run", f"{TRANSACTIONS.name}-{partition}@{offset}")
             return
     if world.plan.forgets_ids or not found:
@@ -180,8 +156,9 @@ def _add_letters(letters: dict[tuple[str, int, int], set[bytes]], sends: Iterabl
     for send in sends:
         if send.topic == REJECTED.name:
             for value in send.values:
-                source = msgspec.json.decode(value)["source"]
-                letters[source["topic"], source["partition"], source["offset"]].add(value)
+                letter = value or b""
+                source = msgspec.json.decode(letter)["source"]
+                letters[source["topic"], source["partition"], source["offset"]].add(letter)
 
 
 def _check_letters(world: World, expected: dict[tuple[str, int, int], set[bytes]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -11,7 +12,7 @@ from app.topics import FEEDBACK, TRANSACTIONS
 
 from .machine import START_MS
 
-__all__ = ["Message", "Payment", "Traffic", "generate_traffic"]
+__all__ = ["Message", "Payment", "Traffic", "draw_feedback", "generate_traffic"]
 
 _HOUR_MS = 3_600_000
 
@@ -133,30 +134,51 @@ class _Bank:
 
     def feedback(self) -> Message:
         """Draw what became known: a marker on a receiver, its cancellation, a repeat of either, or noise."""
-        rng = self.rng
-        if self.markers and rng.random() < 0.5:
-            payment, report = rng.choice(self.markers)
-            status = rng.choice(("CANCELLED", "REGISTERED"))
-        else:
-            payment, report, status = rng.choice(self.payments), f"report-{len(self.markers)}", "REGISTERED"
-            self.markers.append((payment, report))
-        fields: dict[str, Any] = {
-            "end_to_end_id": payment.fields["end_to_end_id"],
-            "timestamp": self.clock_ms,
-            "event": "FRAUD_MARKER",
-            "status": status,
-            "report_id": report,
-            "last_modified": self.clock_ms,
-            "fraud_type": "MULE_ACCOUNT",
-            "receiver_account": payment.fields["receiver_account"],
-            "receiver_ispb": payment.fields["receiver_ispb"],
-        }
-        if "pix_key" in payment.fields:
-            fields["pix_key"] = payment.fields["pix_key"]
-        if rng.random() < 0.1:
-            del fields["status"]
+        fields = draw_feedback(self.rng, self.payments, self.markers, self.clock_ms, repeat_share=0.5)
         key = str(fields["end_to_end_id"]).encode()
         return Message(FEEDBACK.name, key, json.dumps(fields).encode(), self.clock_ms)
+
+
+def draw_feedback(
+    rng: Random, payments: Sequence[Payment], markers: list[tuple[Payment, str]], now_ms: int, *, repeat_share: float
+) -> dict[str, Any]:
+    """Draw the fields of a marker on a receiver, its cancellation, a repeat of either, or noise: one without a status.
+
+    Parameters
+    ----------
+    rng
+        Draws.
+    payments
+        From which a new marker takes its receiver.
+    markers
+        Those drawn before, with the names of their reports; a new one is added.
+    now_ms
+        When it is told.
+    repeat_share
+        How often one of `markers` comes again, if there is any.
+    """
+    if markers and rng.random() < repeat_share:
+        payment, report = rng.choice(markers)
+        status = rng.choice(("CANCELLED", "REGISTERED"))
+    else:
+        payment, report, status = rng.choice(payments), f"report-{len(markers)}", "REGISTERED"
+        markers.append((payment, report))
+    fields: dict[str, Any] = {
+        "end_to_end_id": payment.fields["end_to_end_id"],
+        "timestamp": now_ms,
+        "event": "FRAUD_MARKER",
+        "status": status,
+        "report_id": report,
+        "last_modified": now_ms,
+        "fraud_type": "MULE_ACCOUNT",
+        "receiver_account": payment.fields["receiver_account"],
+        "receiver_ispb": payment.fields["receiver_ispb"],
+    }
+    if "pix_key" in payment.fields:
+        fields["pix_key"] = payment.fields["pix_key"]
+    if rng.random() < 0.1:
+        del fields["status"]
+    return fields
 
 
 def generate_traffic(rng: Random, messages: int) -> Traffic:

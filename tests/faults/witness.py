@@ -11,20 +11,21 @@ from app.domain.frames import decode_frame
 from app.domain.records import Stretch
 from app.domain.rejection import decode_dead_letter
 from app.domain.siphash import HashKey
-from app.topics import DECISIONS, ENRICHED, FEATURES, FEEDBACK, MARKERS, REJECTED, TRANSACTIONS, changelog
+from app.topics import DECISIONS, ENRICHED, FEATURES, FEEDBACK, MARKERS, REJECTED, TRANSACTIONS
 from models.marking import mark_receivers
 from models.receiver_stage import FEATURES_VERSION
 from tables.catalog import CATALOG
 from tables.partition import POSITION_KEY, PartitionState
 
 from .log import TopicPartition
+from .transport import CHANGELOGS
 
 if TYPE_CHECKING:
     from .worker import Worker
 
 __all__ = ["Witness", "read_frame"]
 
-_TABLES = {changelog("pixguard", table).name: table for table in ("receivers", "payers")}
+_TABLES = {topic: table for table, topic in CHANGELOGS.items()}
 _TABLE_OF = {TRANSACTIONS.name: "receivers", MARKERS.name: "receivers", ENRICHED.name: "payers"}
 _RECEIVER_FEATURES = len(CATALOG.stage_features("receiver"))
 

@@ -11,7 +11,6 @@ from app.domain.field_checks import TimeLimits
 from app.domain.partitioner import partition_of
 from app.domain.siphash import HashKey, hash_account
 from app.domain.transaction import TransactionDecoder
-from app.topics import ENRICHED, FEEDBACK, MARKERS, TRANSACTIONS
 from models.lists import FOR_EVER_MS, Lists, ListUpdate
 from models.rules import RulePack
 from tables.cold import ColdStoreError
@@ -26,11 +25,9 @@ from .plan import Fault, Plan
 from .traffic import Message, Traffic
 from .transport import CHANGELOGS
 from .witness import Witness
-from .worker import ExpelledError, Worker
+from .worker import SOURCES, ExpelledError, Worker
 
 __all__ = ["World"]
-
-_SOURCES = (TRANSACTIONS.name, MARKERS.name, ENRICHED.name, FEEDBACK.name)
 
 _EXPECTED_CRASHES = (ColdStoreError, FencedError, SendError, CommitRefusedError, ExpelledError)
 """What takes a worker down when a fault is to blame, and not the code."""
@@ -320,7 +317,8 @@ class World:
 
     def _lag(self) -> dict[TopicPartition, int]:
         committed = self.group.committed
-        sources = [(topic, partition) for topic in _SOURCES for partition in range(self.plan.partitions)]
+        topics = [topic for one in SOURCES.values() for topic in one]
+        sources = [(topic, partition) for topic in topics for partition in range(self.plan.partitions)]
         lags = {where: self.log.end(where) - committed.get(where, 0) for where in sources}
         return {where: lag for where, lag in lags.items() if lag}
 

@@ -9,7 +9,7 @@ from app.domain.fields import FIELDS, Field, Kind
 
 from .corpus import token
 
-__all__ = ["CONSTANTS", "INVALID_UTF8", "NUMBERS", "STRINGS", "awkward_token", "deep_token", "edge_token"]
+__all__ = ["INVALID_UTF8", "awkward_token", "deep_token", "edge_token"]
 
 NUMBERS: tuple[bytes, ...] = tuple(
     text.encode()

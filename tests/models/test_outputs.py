@@ -12,10 +12,12 @@ from models.outputs import Send, merge
 _SENDS = st.lists(
     st.lists(
         st.builds(
-            lambda topic, partition, values: Send(topic, partition, [None] * len(values), values),
+            lambda topic, partition, rows: Send(
+                topic, partition, [key for key, _ in rows], [value for _, value in rows]
+            ),
             st.sampled_from(["a", "b"]),
             st.integers(0, 2),
-            st.lists(st.binary(max_size=3), max_size=4),
+            st.lists(st.tuples(st.none() | st.binary(max_size=2), st.binary(max_size=3)), max_size=4),
         ),
         max_size=4,
     ),
@@ -23,12 +25,11 @@ _SENDS = st.lists(
 )
 
 
-def _by_place(sends: list[Send]) -> dict[tuple[str, int], list[bytes]]:
-    values: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+def _by_place(sends: list[Send]) -> dict[tuple[str, int], list[tuple[bytes | None, bytes | None]]]:
+    messages: defaultdict[tuple[str, int], list[tuple[bytes | None, bytes | None]]] = defaultdict(list)
     for send in sends:
-        assert len(send.keys) == len(send.values)
-        values[send.topic, send.partition] += send.values
-    return dict(values)
+        messages[send.topic, send.partition] += zip(send.keys, send.values, strict=True)
+    return dict(messages)
 
 
 @given(_SENDS)

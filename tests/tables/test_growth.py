@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from tables.layout import Array
 
 START_MS = 1_773_526_380_000
+STATM = Path("/proc/self/statm")
 
 
 def _pay(profiles: Profiles, keys: Array, at_ms: int) -> Array:
@@ -47,14 +50,18 @@ class TestArrays:
         """Zeros come behind it."""
         assert longer(np.arange(1, 4), 5).tolist() == [1, 2, 3, 0, 0]
 
+    @pytest.mark.skipif(not STATM.exists(), reason="where Linux tells how much memory is in use")
     def test_address_space_is_no_memory(self) -> None:
         """Four gigabytes cost two pages."""
+        before = int(STATM.read_text().split()[1])
         try:
             array = zeros(1 << 29, np.zeros(1, np.int64))
         except OSError:
             pytest.skip("this system does not overcommit")
         array[-1] = 1
         assert array[[0, 1 << 28, -1]].tolist() == [0, 0, 1]
+        used = (int(STATM.read_text().split()[1]) - before) * resource.getpagesize()
+        assert used < 64 << 20, "of 4096 MiB, and huge pages have 2 MiB each"
 
 
 class TestIndexGrowth:

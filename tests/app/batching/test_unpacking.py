@@ -46,12 +46,11 @@ def unpacked(data: bytes, position: int = 0) -> Columns:
     return unpack(data, survey(data, 0, MANY), position)
 
 
-def one_record(body: bytes, *, records: int = 1) -> bytes:
-    """Return a record batch of this record's body, and of as many records as it claims."""
+def one_record(body: bytes) -> bytes:
+    """Return a record batch that claims one record, of this body."""
     assert len(body) < 64
     data = bytearray(built([(b"key", b"value", 5, [])])[:HEADER_BYTES]) + bytes([2 * len(body)]) + body
     data[8:12] = (len(data) - 12).to_bytes(4, "big")
-    data[COUNT_AT:HEADER_BYTES] = records.to_bytes(4, "big", signed=True)
     return bytes(data)
 
 
