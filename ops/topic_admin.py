@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from app.topics import Topic
 
-__all__ = ["Difference", "TopicError", "declared_config", "ensure_topics"]
+__all__ = ["Difference", "TopicError", "declared_config", "ensure_topics", "patiently"]
 
 _SAFE_REPLICAS = 3
 _SOURCE_TOPIC = 1  # DescribeConfigs: a value set on the topic itself, not a default
@@ -131,7 +131,7 @@ def declared_config(topic: Topic, replication_factor: int) -> dict[str, str]:
     return {**safe, **topic.config}
 
 
-async def _patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+async def patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
     """Ask the cluster, and again after a passing error.
 
     aiokafka asks any broker of the cluster's list, where one that has just died stays for a while, and gives up when
@@ -153,7 +153,7 @@ async def _patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
 
 async def _default_replication(admin: AIOKafkaAdminClient, present: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
     # A cluster lists only the brokers that are up. One that is down now still has its copies: it counts.
-    brokers = {broker["node_id"] for broker in (await _patiently(admin.describe_cluster))["brokers"]}
+    brokers = {broker["node_id"] for broker in (await patiently(admin.describe_cluster))["brokers"]}
     for partitions in present.values():
         brokers.update(*(partition["replicas"] for partition in partitions))
     return _SAFE_REPLICAS if len(brokers) >= _SAFE_REPLICAS else 1
@@ -161,7 +161,7 @@ async def _default_replication(admin: AIOKafkaAdminClient, present: Mapping[str,
 
 async def _partitions_of(admin: AIOKafkaAdminClient) -> dict[str, Sequence[Mapping[str, Any]]]:
     # All topics, not by name: a broker that creates topics automatically would create those that it is asked about.
-    return {topic["topic"]: topic["partitions"] for topic in await _patiently(admin.describe_topics)}
+    return {topic["topic"]: topic["partitions"] for topic in await patiently(admin.describe_topics)}
 
 
 async def _create(admin: AIOKafkaAdminClient, topics: list[Topic], partitions: int, copies: int) -> set[str]:
@@ -172,7 +172,7 @@ async def _create(admin: AIOKafkaAdminClient, topics: list[Topic], partitions: i
         NewTopic(topic.name, topic.partitions or partitions, copies, topic_configs=declared_config(topic, copies))
         for topic in topics
     ]
-    answer = await _patiently(partial(admin.create_topics, wanted, timeout_ms=int(_CREATE_TIMEOUT_S * 1000)))
+    answer = await patiently(partial(admin.create_topics, wanted, timeout_ms=int(_CREATE_TIMEOUT_S * 1000)))
     created = set()
     for name, code, message in answer.topic_errors:
         if code == 0:
@@ -227,7 +227,7 @@ async def _check_configs(
             altered.append(ConfigResource(ConfigResourceType.TOPIC, topic.name, {**kept, **expected}))
     if not (fix and altered):
         return differences
-    for answer in await _patiently(partial(admin.alter_configs, altered)):
+    for answer in await patiently(partial(admin.alter_configs, altered)):
         for code, message, _kind, name in answer.resources:
             if code != 0:
                 raise TopicError(f"{name}: not altered: {message or for_code(code).__name__}")
@@ -240,7 +240,7 @@ async def _settings_of(admin: AIOKafkaAdminClient, topics: list[Topic]) -> dict[
         return {}
     settings = {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, topic.name) for topic in topics]
-    for answer in await _patiently(partial(admin.describe_configs, resources)):
+    for answer in await patiently(partial(admin.describe_configs, resources)):
         for code, message, _kind, name, entries in answer.resources:
             if code != 0:
                 raise TopicError(f"{name}: its settings cannot be read: {message or for_code(code).__name__}")

@@ -22,6 +22,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from app.settings import load_settings
 from app.topics import DECISIONS, TRANSACTIONS, topics
 from ops.broker import LocalBroker, Quorum, free_port
+from ops.topic_admin import patiently
 from ops.traffic.generator import Simulated, TrafficConfig, generate
 from tests.workers import answers, running_worker, until_ready
 
@@ -92,7 +93,7 @@ async def _admin(cluster: list[LocalBroker]) -> AsyncIterator[AIOKafkaAdminClien
 
 async def _partitions(admin: AIOKafkaAdminClient) -> dict[tuple[str, int], dict[str, Any]]:
     """Of all topics, by topic and number: `leader`, `replicas` and `isr` are node ids."""
-    found = await admin.describe_topics()
+    found = await patiently(admin.describe_topics)
     return {(topic["topic"], each["partition"]): each for topic in found for each in topic["partitions"]}
 
 
