@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, TopicAuthor
 
 from app.topics import Topic
 from ops.broker import LocalBroker, free_port
-from ops.topic_admin import Difference, TopicError, _patiently, declared_config, ensure_topics
+from ops.topic_admin import Difference, TopicError, patiently, declared_config, ensure_topics
 
 
 def _topic(config: dict[str, str], partitions: int | None = None) -> Topic:
@@ -124,12 +124,12 @@ async def _ask(answers: list[str | Exception]) -> str:
 async def test_a_passing_error_is_asked_again() -> None:
     """A broker that has just died is still on the cluster's list, and may be the one that is asked."""
     answers: list[str | Exception] = [NodeNotReadyError(), KafkaConnectionError(), TimeoutError(), "done"]
-    assert await _patiently(partial(_ask, answers)) == "done"
+    assert await patiently(partial(_ask, answers)) == "done"
 
 
 async def test_an_error_that_will_stay_is_raised_at_once() -> None:
     """Whoever may not ask need not wait to hear it."""
     answers: list[str | Exception] = [TopicAuthorizationFailedError(), "never asked for"]
     with pytest.raises(TopicAuthorizationFailedError):
-        await _patiently(partial(_ask, answers))
+        await patiently(partial(_ask, answers))
     assert answers == ["never asked for"]
