@@ -44,6 +44,9 @@ FEATURES_VERSION = CATALOG.fingerprint[:16]
 
 MARKED_DTYPE = np.dtype([("id", "S32"), ("timestamp", "i8")])
 
+_FRAME_BYTES = 900_000
+"""Of one frame, at most: Kafka's usual limit of a record batch is 1 MB."""
+
 _MARKER_WINDOW_MS = 91 * 86_400_000
 """A case lasts 80 days to contest and 11 to close."""
 
@@ -100,6 +103,7 @@ class ReceiverStage:
         self._partitions = partitions
         self._decoder = decoder
         self._debit_dtype = debit_dtype(len(CATALOG.stage_features("receiver")))
+        self._frame_rows = _FRAME_BYTES // (self._debit_dtype.itemsize + CREDIT_DTYPE.itemsize)
 
     def apply(self, records: Records) -> ReceiverOutput:
         """Apply a batch of `pix-transactions`.
@@ -127,7 +131,11 @@ class ReceiverStage:
         debits["received_at"] = _log_times(fresh, rows["source_offset"])
         debits["retry"] = retry
         debits["receiver"] = self.state.profiles.update(_counting(receiver_events(rows), counts))
-        sends = self._frames(debits, counts)
+        # All of a batch may go to one partition (salaries, or a topic with one), and a frame has its limit.
+        sends = []
+        for first in range(0, len(debits), self._frame_rows):
+            part = slice(first, first + self._frame_rows)
+            sends += self._frames(debits[part], counts[part])
         sends += keyed_sends(REJECTED, self._partitions, [self._dead_letter(fresh, *item) for item in rejected])
         return ReceiverOutput(sends, len(rows), int(retry.sum()), [fault for _, fault in rejected])
 

@@ -32,6 +32,8 @@ async def test_a_kill_in_the_middle_loses_nothing_and_changes_no_decision(
     settings.read_hash_key()
     config = TrafficConfig(start_ms=int(time.time() * 1000), count=_TRANSACTIONS, rate_per_s=100, malformed_share=0.01)
     messages = list(generate(config))
+    # As large as the topic takes it; its dead letter is a third larger.
+    messages.insert(7, messages[0]._replace(key=b"noise", value=bytes(2_000_000), payment=None))
     ids = {message.payment.end_to_end_id for message in messages if message.payment is not None}
     rejected = sum(message.payment is None for message in messages)
     ports = [free_port(), free_port()]

@@ -69,7 +69,7 @@ async def until_ready(port: int) -> None:
 
 async def send(settings: Settings, messages: Sequence[Simulated], *, per_second: float = math.inf) -> None:
     """Send messages as a bank's own producer would, at most so many a second."""
-    async with AIOKafkaProducer(**client_options(settings), linger_ms=5) as producer:
+    async with AIOKafkaProducer(**client_options(settings), linger_ms=5, max_request_size=2 << 20) as producer:
         for number, message in enumerate(messages, 1):
             if number % 50 == 0:
                 await asyncio.sleep(50 / per_second)

@@ -92,7 +92,8 @@ class BatchProducer(Producer):
             The records, as columns of equal length; times are epoch milliseconds.
         atomic
             Whether they must be ONE record batch, which the broker appends as a whole or not at all. It may have
-            ``producer_max_request_size`` bytes; otherwise batches have at most ``producer_max_batch_size``.
+            ``producer_max_request_size`` bytes; otherwise batches have at most ``producer_max_batch_size``, unless a
+            single record needs more.
         stamp
             Of an atomic call's record batch, instead of this producer's own. A partition gets either all of its batches
             stamped or none: aiokafka counts the records of both, and a gap in its own numbers would be refused.
@@ -105,7 +106,8 @@ class BatchProducer(Producer):
         Raises
         ------
         OversizeError
-            If the records of an atomic call, or a single record of any, exceed the limit; then nothing is sent.
+            If the records of an atomic call, or a single record of any, exceed ``producer_max_request_size``; then
+            nothing is sent.
         """
         batches = self._pack(f"{topic}-{partition}", keys, values, timestamps_ms, atomic=atomic)
         producer = self._ensure_producer()
@@ -137,6 +139,9 @@ class BatchProducer(Producer):
                 f"got {len(values)} records of which {batches[0].record_count} fit"
             )
         for batch in batches:
-            if batch.size > max_bytes:  # a record that is larger has a batch of its own
-                raise OversizeError(f"{name}: expected a record of at most {max_bytes} bytes, got {batch.size}")
+            # A record that is larger has a batch of its own: a dead letter holds what it rejects, in Base64.
+            if batch.size > self.max_request_size:
+                raise OversizeError(
+                    f"{name}: expected a record of at most {self.max_request_size} bytes, got {batch.size}"
+                )
         return batches

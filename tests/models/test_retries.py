@@ -116,3 +116,18 @@ def test_batches_may_be_cut_anywhere(log: list[tuple[str, int, int]], data: st.D
     cuts = sorted(data.draw(st.sets(st.integers(1, len(frames) - 1)))) if len(frames) > 1 else []
     for batch, (begin, end) in zip(_outcomes(frames, sent_ms, *cuts), pairwise([0, *cuts, len(frames)]), strict=True):
         assert Counter(batch) == Counter(sent for one in single[begin:end] for sent in one)
+
+
+def test_what_all_goes_to_one_partition_is_cut_into_frames() -> None:
+    """A company pays ten thousand salaries at once: every frame stays small, and every payment is decided once."""
+    values = [_payment(f"{number}") for number in range(10_000)]
+    times_ms = list(range(len(values)))
+    sends = ReceiverStage(0, 1, DECODER, WINDOW_MS, 20_000).apply(_stretch(values, times_ms, 0, len(values))).sends
+    frames = [value for send in sends for value in send.values]
+    assert len(frames) > 1
+    assert max(map(len, frames)) < 1_000_000
+    stage = PayerStage(0, 1, PACK, WINDOW_MS, 20_000)
+    output = stage.apply(
+        Stretch(0, len(frames), [None] * len(frames), frames, range(len(frames)), [T0_MS] * len(frames))
+    )
+    assert output.decided.rows["source_offset"].tolist() == list(range(len(values)))

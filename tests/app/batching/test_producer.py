@@ -45,6 +45,16 @@ async def test_an_atomic_call_is_one_record_batch(cluster: Cluster, make_app: Ma
     assert len(await cluster.read(topic)) == 10_000
 
 
+async def test_a_record_larger_than_a_batch_goes_alone(cluster: Cluster, make_app: MakeApp) -> None:
+    """The dead letter of a large message is a third larger than it."""
+    topic = await cluster.create(max_message_bytes=str(4 * MEBIBYTE))
+    app = await started(make_app(topic))
+    values = [b"before", bytes(2_700_000), b"after"]
+    sent = await (await app.batch_producer.send_records(topic, 0, [None] * 3, values, [0] * 3))
+    assert len(sent) == 3
+    assert [each.value for each in await cluster.read(topic)] == values
+
+
 @pytest.mark.parametrize(
     ("values", "atomic"),
     [([bytes(600_000), bytes(600_000)], True), ([bytes(1_200_000)], False), ([b"", bytes(1_200_000)], False)],
