@@ -127,6 +127,7 @@ def test_what_all_goes_to_one_partition_is_cut_into_frames() -> None:
     assert len(frames) > 1
     assert max(map(len, frames)) < 1_000_000
     stage = PayerStage(0, 1, PACK, WINDOW_MS, 20_000)
+    stage.put_in_force(PACK, stage.lists)
     output = stage.apply(
         Stretch(0, len(frames), [None] * len(frames), frames, range(len(frames)), [T0_MS] * len(frames))
     )

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, TopicAuthor
 
 from app.topics import Topic
 from ops.broker import LocalBroker, free_port
-from ops.topic_admin import Difference, TopicError, patiently, declared_config, ensure_topics
+from ops.topic_admin import Difference, TopicError, declared_config, ensure_topics, patiently
 
 
 def _topic(config: dict[str, str], partitions: int | None = None) -> Topic:
