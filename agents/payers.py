@@ -15,7 +15,7 @@ from app.batching import BatchApp, BatchSchema
 from app.clock import Clock
 from app.domain.decision import ACTIONS
 from app.topics import ENRICHED
-from models.payer_stage import PayerOutput
+from models.payer_stage import PayerOutput, decide
 from tables.shards import Shards
 
 __all__ = ["payers_agent"]
@@ -24,20 +24,23 @@ __all__ = ["payers_agent"]
 def payers_agent(
     app: BatchApp, shards: Shards, outbox: Outbox, controls: Controls, watch: Callable[[PayerOutput], None]
 ) -> None:
-    """Register the agent on `app`; `watch` is shown each batch of new decisions."""
+    """Register the agent on `app`; `watch` is shown each step's new decisions."""
 
     @app.agent(app.topic(ENRICHED.name, schema=BatchSchema()), name="payers")
     async def payers(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
-        async for event in stream.noack().events():
+        async for events in app.rounds(stream):
             await outbox.room()
-            shard = shards.shard(event.message.partition)
-            await controls.apply(shard)
-            with metrics.BATCH_SECONDS.labels("payers").time(), shard.applying():
-                output = shard.stage.apply(event.value)
-                sent = outbox.put(output.sends)
-                shard.track(event, sent)
-            _count(output, sent, shards.clock)
-            watch(output)
+            held = [shards.shard(event.message.partition) for event in events]
+            for shard in held:
+                await controls.apply(shard)
+            with metrics.BATCH_SECONDS.labels("payers").time(), shards.applying(held):
+                outputs = decide([(shard.stage, event.value) for shard, event in zip(held, events, strict=True)])
+                sent = outbox.put([send for output in outputs for send in output.sends])
+                for shard, event in zip(held, events, strict=True):
+                    shard.track(event, sent)
+            for output in outputs:
+                _count(output, sent, shards.clock)
+                watch(output)
 
 
 def _count(output: PayerOutput, sent: asyncio.Future[None], clock: Clock) -> None:

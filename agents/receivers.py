@@ -9,24 +9,27 @@ from agents.outbox import Outbox
 from app import metrics
 from app.batching import BatchApp, BatchSchema
 from app.topics import TRANSACTIONS
-from models.receiver_stage import ReceiverOutput
+from models.receiver_stage import ReceiverOutput, receive
 from tables.shards import Shards
 
 __all__ = ["receivers_agent"]
 
 
 def receivers_agent(app: BatchApp, shards: Shards, outbox: Outbox, watch: Callable[[ReceiverOutput], None]) -> None:
-    """Register the agent on `app`; `watch` is shown what each batch brought."""
+    """Register the agent on `app`; `watch` is shown what each step brought."""
 
     @app.agent(app.topic(TRANSACTIONS.name, schema=BatchSchema()), name="receivers")
     async def receivers(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
-        async for event in stream.noack().events():
+        async for events in app.rounds(stream):
             await outbox.room()
-            shard = shards.shard(event.message.partition)
-            with metrics.BATCH_SECONDS.labels("receivers").time(), shard.applying():
-                output = shard.stage.apply(event.value)
-                shard.track(event, outbox.put(output.sends))
-            metrics.TRANSACTIONS.labels(shard.partition).inc(output.accepted)
+            held = [shards.shard(event.message.partition) for event in events]
+            with metrics.BATCH_SECONDS.labels("receivers").time(), shards.applying(held):
+                output = receive([(shard.stage, event.value) for shard, event in zip(held, events, strict=True)])
+                sent = outbox.put(output.sends)
+                for shard, event in zip(held, events, strict=True):
+                    shard.track(event, sent)
+            for partition, accepted in output.accepted.items():
+                metrics.TRANSACTIONS.labels(partition).inc(accepted)
             metrics.REPEATS.labels("producer").inc(output.retries)
             metrics.count_rejections(output.rejections)
             watch(output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +54,6 @@ class Observed:
         False for MED refunds.
     vectors
         float32, shape (n, features).
-    repeats
-        Transactions of the batch whose id was known already, shape (m,).
-    originals
-        Positions in the memory of ids of what they repeat, -1 where it is forgotten, shape (m,).
     """
 
     transactions: NDArray[np.void]
@@ -65,8 +61,6 @@ class Observed:
     log_ms: NDArray[np.int64]
     scored: NDArray[np.bool_]
     vectors: NDArray[np.float32]
-    repeats: NDArray[np.void]
-    originals: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ scored by the rule pack, then decided. A repeat of a known end_to_end_id is answ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +34,10 @@ from tables.layout import EVENT_DTYPE, LOGS
 from tables.partition import PartitionState
 from tables.profiles import Profiles
 
-__all__ = ["PayerOutput", "PayerStage"]
+__all__ = ["PayerOutput", "PayerStage", "decide"]
 
 _RECEIVER_FEATURES = len(CATALOG.stage_features("receiver"))
+_DEBIT_DTYPE = debit_dtype(_RECEIVER_FEATURES)
 _CREDITED = LOGS["payer"].index("credited")
 _WINDOWS_HERE = 2
 """How much longer this stage remembers: its clock tells when frames were sent, so two of them may lie further apart
@@ -48,7 +50,7 @@ _PACK_PREFIX = "pack/"
 
 @dataclass(frozen=True, slots=True)
 class PayerOutput:
-    """What one batch brought.
+    """What one step brought.
 
     Parameters
     ----------
@@ -91,9 +93,8 @@ class PayerStage:
         self.pack = pack
         self.lists = Lists()
         self._packs: dict[bytes, RulePack] = {}
-        self._partition = partition
-        self._partitions = partitions
-        self._debit_dtype = debit_dtype(_RECEIVER_FEATURES)
+        self.partition = partition
+        self.partitions = partitions
         self.writer = DecisionWriter(self._pack, FEATURES_VERSION)
 
     # -- control inputs: put in force between two checkpoints, so that a replay decides under what the first run had
@@ -130,7 +131,16 @@ class PayerStage:
     # -- batches
 
     def apply(self, records: Records) -> PayerOutput:
-        """Apply a batch of `pix-enriched`.
+        """Apply a batch of `pix-enriched` alone: `decide`."""
+        (output,) = decide([(self, records)])
+        return output
+
+    def observe(self, records: Records) -> Observed:
+        """Let the profiles learn from a batch, and read what each new debit is to be decided on."""
+        return _observed([self.meet(records)])
+
+    def meet(self, records: Records) -> Met:
+        """Let the profiles learn from a batch.
 
         Raises
         ------
@@ -139,21 +149,6 @@ class PayerStage:
         FrameError
             For a frame of another version.
         """
-        observed = self.observe(records)
-        rows = judge(observed, self.pack, self.lists)
-        decided = Decided(
-            observed.transactions, observed.received_at, rows, self.writer.encode(rows), observed.vectors, self.pack
-        )
-        self.remember(rows)
-        sends = self._decision_sends(decided)
-        rejections: list[Rejection] = []
-        if len(observed.repeats):
-            answers, rejections = self._answer(observed.repeats, observed.originals)
-            sends += answers
-        return PayerOutput(sends, decided, len(observed.repeats) - len(rejections), rejections)
-
-    def observe(self, records: Records) -> Observed:
-        """Let the profiles learn from a batch, and read what each new debit is to be decided on."""
         arrivals = self._arrivals(self.state.accept(ENRICHED.name, records))
         transactions = arrivals.debits["transaction"]
         # What stage 1 calls a retry is one even where this partition has forgotten (or never saw) the first: it is
@@ -163,14 +158,15 @@ class PayerStage:
         )
         counts = first & ~is_refund(transactions)
         payer_slice = self._update(arrivals, counts)
-        debits = select(arrivals.debits, first)
-        vectors = CATALOG.vector(debits["receiver"], payer_slice[first], debits["transaction"])
-        return Observed(
-            debits["transaction"],
-            debits["received_at"],
+        if first.all():
+            return Met(
+                arrivals.debits, payer_slice, arrivals.debit_log_ms, counts, transactions[:0], np.zeros(0, np.int64)
+            )
+        return Met(
+            select(arrivals.debits, first),
+            payer_slice[first],
             arrivals.debit_log_ms[first],
             counts[first],
-            vectors,
             select(transactions, ~first),
             positions[~first],
         )
@@ -181,34 +177,26 @@ class PayerStage:
 
     def _arrivals(self, records: Records | None) -> _Arrivals:
         """What of the frames is new here, and in which order it came."""
-        debits, notices, keys = [], [], []
+        debits, notices = [], []
+        # Of each row: number of its frame, upstream partition, place within that; of debits, then of notices.
+        debit_keys, notice_keys = [_NO_KEYS], [_NO_KEYS]
         log_ms: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
         values = () if records is None else records.values
         for number, value in enumerate(values):
             frame = decode_frame(value or b"", FEATURES_VERSION, _RECEIVER_FEATURES)
             # A payment's credit notice follows its debit.
-            debit_at = frame.debits["transaction"]["source_offset"] * 2
-            notice_at = frame.credits["source_offset"] * 2 + 1
+            debit_key = _keys(number, frame.debits["transaction"], 0)
+            notice_key = _keys(number, frame.credits, 1)
             new_debits, new_notices = self.state.first_sightings(
-                TRANSACTIONS.name, frame.upstream_partition, debit_at, notice_at
+                TRANSACTIONS.name, (debit_key[1], debit_key[0]), (notice_key[1], notice_key[0])
             )
             debits.append(select(frame.debits, new_debits))
             notices.append(select(frame.credits, new_notices))
-            keys.append((number, debit_at[new_debits], notice_at[new_notices]))
+            debit_keys.append(debit_key[:, new_debits])
+            notice_keys.append(notice_key[:, new_notices])
             log_ms.append(np.full(len(debits[-1]), records.timestamps_ms[number] if records else 0, np.int64))
-        order = np.lexsort(
-            (
-                np.concatenate([np.zeros(0, np.int64), *(at for _, at, _ in keys), *(at for _, _, at in keys)]),
-                np.concatenate(
-                    [
-                        np.zeros(0, np.int64),
-                        *(np.full(len(at), number) for number, at, _ in keys),
-                        *(np.full(len(at), number) for number, _, at in keys),
-                    ]
-                ),
-            )
-        )
-        return _Arrivals(join(debits, self._debit_dtype), join(notices, CREDIT_DTYPE), order, np.concatenate(log_ms))
+        order = np.lexsort(np.concatenate([*debit_keys, *notice_keys], axis=1))
+        return _Arrivals(join(debits, _DEBIT_DTYPE), join(notices, CREDIT_DTYPE), order, np.concatenate(log_ms))
 
     def _update(self, arrivals: _Arrivals, counts: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Run the kernel over debits and credit notices in their order; the debits' features, (n, payer features)."""
@@ -221,18 +209,7 @@ class PayerStage:
         place[arrivals.order] = np.arange(len(events))
         return features[place[: len(arrivals.debits)]]
 
-    def _decision_sends(self, decided: Decided) -> list[Send]:
-        if not len(decided.rows):
-            return []
-        decisions, vectors = sends_by_id(
-            (DECISIONS, FEATURES),
-            self._partitions,
-            decided.rows["id"],
-            (decided.messages, encode_vectors(decided.vectors, FEATURES_VERSION)),
-        )
-        return decisions + vectors
-
-    def _answer(
+    def answer(
         self, transactions: NDArray[np.void], positions: NDArray[np.int64]
     ) -> tuple[list[Send], list[Rejection]]:
         """Answer repeats with the first decision; an id used for another payment is rejected."""
@@ -242,7 +219,7 @@ class PayerStage:
         same = np.zeros(len(ids), np.bool_)
         same[known] = originals["digest"] == transaction_digest(transactions)[known]
         answers = originals[same[known]]
-        (sends,) = sends_by_id((DECISIONS,), self._partitions, answers["id"], (self.writer.encode(answers),))
+        (sends,) = sends_by_id((DECISIONS,), self.partitions, answers["id"], (self.writer.encode(answers),))
         letters, rejections = [], []
         for place in np.flatnonzero(~same).tolist():
             fault = REUSED_ID if known[place] else _FORGOTTEN_ID
@@ -250,7 +227,116 @@ class PayerStage:
             source = Place(TRANSACTIONS.name, int(row["source_partition"]), int(row["source_offset"]), 0)
             letters.append((ids[place], encode_dead_letter(fault, source, None, None)))
             rejections.append(fault)
-        return sends + keyed_sends(REJECTED, self._partitions, letters), rejections
+        return sends + keyed_sends(REJECTED, self.partitions, letters), rejections
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """What the profiles of one partition know of a batch of debits.
+
+    Parameters
+    ----------
+    debits
+        The new ones, `debit_dtype`, shape (n,).
+    payer_slice
+        float32, shape (n, features of the stage).
+    log_ms
+        The log's clock for each, epoch ms.
+    scored
+        False for MED refunds.
+    repeats
+        Transactions whose id was known already, shape (m,).
+    originals
+        Positions in the memory of ids of what they repeat, -1 where it is forgotten, shape (m,).
+    """
+
+    debits: NDArray[np.void]
+    payer_slice: NDArray[np.float32]
+    log_ms: NDArray[np.int64]
+    scored: NDArray[np.bool_]
+    repeats: NDArray[np.void]
+    originals: NDArray[np.int64]
+
+
+def decide(work: Sequence[tuple[PayerStage, Records]]) -> list[PayerOutput]:
+    """Apply a batch of `pix-enriched` for each of several partitions of one worker, in one step.
+
+    What needs no state (derived features, rules, wording, sending) has a cost for each call that is a hundred times
+    that of a payment, so it is done for all partitions together: for all that are under the same rules and lists.
+
+    Returns
+    -------
+    One output for each pack and version of the lists that is in force: as a rule, one.
+
+    Raises
+    ------
+    GapError
+        When the transport skipped records.
+    FrameError
+        For a frame of another version.
+    """
+    groups: dict[tuple[str, int], list[tuple[PayerStage, Met]]] = {}
+    for stage, records in work:
+        groups.setdefault((stage.pack.fingerprint, stage.lists.version), []).append((stage, stage.meet(records)))
+    return [_decide(group) for group in groups.values()]
+
+
+def _decide(group: Sequence[tuple[PayerStage, Met]]) -> PayerOutput:
+    one = group[0][0]
+    observed = _observed([met for _, met in group])
+    rows = judge(observed, one.pack, one.lists)
+    decided = Decided(
+        observed.transactions, observed.received_at, rows, one.writer.encode(rows), observed.vectors, one.pack
+    )
+    first = 0
+    for stage, met in group:
+        stage.remember(rows[first : first + len(met.debits)])
+        first += len(met.debits)
+    sends = _decision_sends(decided, one.partitions)
+    rejections: list[Rejection] = []
+    for stage, met in group:
+        if len(met.repeats):
+            answers, faults = stage.answer(met.repeats, met.originals)
+            sends += answers
+            rejections += faults
+    return PayerOutput(sends, decided, sum(len(met.repeats) for _, met in group) - len(rejections), rejections)
+
+
+def _observed(parts: Sequence[Met]) -> Observed:
+    debits = join([met.debits for met in parts], _DEBIT_DTYPE)
+    transactions = debits["transaction"]
+    vectors = CATALOG.vector(debits["receiver"], np.concatenate([met.payer_slice for met in parts]), transactions)
+    return Observed(
+        transactions,
+        debits["received_at"],
+        np.concatenate([met.log_ms for met in parts]),
+        np.concatenate([met.scored for met in parts]),
+        vectors,
+    )
+
+
+def _decision_sends(decided: Decided, partitions: int) -> list[Send]:
+    if not len(decided.rows):
+        return []
+    decisions, vectors = sends_by_id(
+        (DECISIONS, FEATURES),
+        partitions,
+        decided.rows["id"],
+        (decided.messages, encode_vectors(decided.vectors, FEATURES_VERSION)),
+    )
+    return decisions + vectors
+
+
+_NO_KEYS = np.zeros((3, 0), np.int64)
+
+
+def _keys(number: int, rows: NDArray[np.void], after: int) -> NDArray[np.int64]:
+    """Place of each row of a frame in the order of arrival, for `numpy.lexsort`; shape (3, n)."""
+    keys = np.empty((3, len(rows)), np.int64)
+    keys[0] = rows["source_offset"] * 2 + after
+    keys[1] = rows["source_partition"]
+    keys[2] = number
+    return keys
 
 
 def _notice_events(notices: NDArray[np.void]) -> NDArray[np.void]:

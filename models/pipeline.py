@@ -16,9 +16,8 @@ from app.domain.records import Stretch
 from app.domain.rejection import Rejection
 from app.domain.transaction import TransactionDecoder
 from app.topics import ENRICHED
-from models.outputs import Send
-from models.payer_stage import PayerOutput, PayerStage
-from models.receiver_stage import ReceiverOutput, ReceiverStage
+from models.payer_stage import PayerOutput, PayerStage, decide
+from models.receiver_stage import ReceiverOutput, ReceiverStage, receive
 from models.rules import RulePack
 from tables.layout import FRAUD_TYPES
 from tables.partition import PartitionState
@@ -39,15 +38,13 @@ class Message:
 class PipelineOutput:
     """What one call of `Pipeline.push` brought."""
 
-    received: list[ReceiverOutput]
+    received: ReceiverOutput
     decided: list[PayerOutput]
 
     @property
     def rejections(self) -> list[Rejection]:
         """All faults, stage 1 first."""
-        return [fault for output in self.received for fault in output.rejections] + [
-            fault for output in self.decided for fault in output.rejections
-        ]
+        return [*self.received.rejections, *(fault for output in self.decided for fault in output.rejections)]
 
 
 _SPECIMEN = (
@@ -119,29 +116,36 @@ class Pipeline:
         return [stage.state for stage in self.receivers] + [stage.state for stage in self.payers]
 
     def push(self, messages: Iterable[Message]) -> PipelineOutput:
-        """Append messages to `pix-transactions` and carry them through both stages, partition by partition.
+        """Append messages to `pix-transactions` and carry them through both stages.
 
         The stages' order is fixed (all of stage 1, then all of stage 2), so the same calls give the same bytes.
         """
         batches: defaultdict[int, list[Message]] = defaultdict(list)
         for message in messages:
             batches[0 if message.key is None else partition_of(message.key, self._partitions)].append(message)
-        received = []
-        enriched: defaultdict[int, list[tuple[Send, int]]] = defaultdict(list)
-        for partition, batch in sorted(batches.items()):
-            output = self.receivers[partition].apply(
-                self._stretch("source", partition, [m.key for m in batch], [m.value for m in batch], batch)
-            )
-            received.append(output)
-            clock_ms = max(message.timestamp_ms for message in batch)
-            for send in output.sends:
-                if send.topic == ENRICHED.name:
-                    enriched[send.partition].append((send, clock_ms))
-        decided = []
-        for partition, sends in sorted(enriched.items()):
-            frames = [Message(None, value, clock_ms) for send, clock_ms in sends for value in send.values]
-            stretch = self._stretch("enriched", partition, [None] * len(frames), [m.value for m in frames], frames)
-            decided.append(self.payers[partition].apply(stretch))
+        received = receive(
+            [
+                (
+                    self.receivers[partition],
+                    self._stretch("source", partition, [m.key for m in batch], [m.value for m in batch], batch),
+                )
+                for partition, batch in sorted(batches.items())
+            ]
+        )
+        clock_ms = max((message.timestamp_ms for batch in batches.values() for message in batch), default=-1)
+        enriched: defaultdict[int, list[Message]] = defaultdict(list)
+        for send in received.sends:
+            if send.topic == ENRICHED.name:
+                enriched[send.partition] += [Message(None, value, clock_ms) for value in send.values]
+        decided = decide(
+            [
+                (
+                    self.payers[partition],
+                    self._stretch("enriched", partition, [None] * len(frames), [m.value for m in frames], frames),
+                )
+                for partition, frames in sorted(enriched.items())
+            ]
+        )
         return PipelineOutput(received, decided)
 
     def _stretch(

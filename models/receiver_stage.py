@@ -6,11 +6,14 @@ payer's partition, and credit notices for the receiver's account, so that money 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.byte_column import ByteColumn
 from app.domain.frames import CREDIT_DTYPE, debit_dtype, encode_frame
 from app.domain.partitioner import account_partitions
 from app.domain.records import Records
@@ -35,6 +38,7 @@ __all__ = [
     "SEEN_DTYPE",
     "ReceiverOutput",
     "ReceiverStage",
+    "receive",
 ]
 
 SEEN_DTYPE = np.dtype([("id", "S32"), ("timestamp", "i8"), ("digest", "u8")])
@@ -44,7 +48,8 @@ FEATURES_VERSION = CATALOG.fingerprint[:16]
 
 MARKED_DTYPE = np.dtype([("id", "S32"), ("timestamp", "i8")])
 
-_FRAME_BYTES = 900_000
+_DEBIT_DTYPE = debit_dtype(len(CATALOG.stage_features("receiver")))
+_FRAME_ROWS = 900_000 // (_DEBIT_DTYPE.itemsize + CREDIT_DTYPE.itemsize)
 """Of one frame, at most: Kafka's usual limit of a record batch is 1 MB."""
 
 _MARKER_WINDOW_MS = 91 * 86_400_000
@@ -53,22 +58,22 @@ _MARKER_WINDOW_MS = 91 * 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class ReceiverOutput:
-    """What one batch brought.
+    """What one step brought.
 
     Parameters
     ----------
     sends
         Frames and dead letters.
     accepted
-        Transactions that go on to stage 2.
+        Transactions that go on to stage 2, by their partition.
     retries
-        Of these, repeats of an end_to_end_id by the bank's producer.
+        Of all these, repeats of an end_to_end_id by the bank's producer.
     rejections
         One per dead letter.
     """
 
     sends: list[Send]
-    accepted: int
+    accepted: dict[int, int]
     retries: int
     rejections: list[Rejection]
 
@@ -99,45 +104,13 @@ class ReceiverStage:
         self._ids = IdMemory(SEEN_DTYPE, retry_window_ms, retry_max_ids)
         self._marker_ids = IdMemory(MARKED_DTYPE, _MARKER_WINDOW_MS, retry_max_ids)
         self.state = PartitionState(Profiles("receiver"), {"payments": self._ids, "markers": self._marker_ids})
-        self._partition = partition
-        self._partitions = partitions
-        self._decoder = decoder
-        self._debit_dtype = debit_dtype(len(CATALOG.stage_features("receiver")))
-        self._frame_rows = _FRAME_BYTES // (self._debit_dtype.itemsize + CREDIT_DTYPE.itemsize)
+        self.partition = partition
+        self.partitions = partitions
+        self.decoder = decoder
 
     def apply(self, records: Records) -> ReceiverOutput:
-        """Apply a batch of `pix-transactions`.
-
-        Raises
-        ------
-        GapError
-            When the transport skipped records.
-        """
-        fresh = self.state.accept(TRANSACTIONS.name, records)
-        if fresh is None:
-            return ReceiverOutput([], 0, 0, [])
-        decoded = self._decoder.decode(fresh.values, fresh.keys, fresh.timestamps_ms, fresh.offsets, self._partition)
-        rejected = list(decoded.rejected)
-        rows = decoded.rows
-        retry, reused = self._recognise(rows, fresh)
-        if reused.any():
-            places = np.searchsorted(np.asarray(fresh.offsets), rows["source_offset"][reused])
-            rejected += [(int(place), REUSED_ID) for place in places]
-            rejected.sort(key=lambda item: item[0])
-            rows, retry = select(rows, ~reused), retry[~reused]
-        counts = ~retry & ~is_refund(rows)
-        debits = np.zeros(len(rows), self._debit_dtype)
-        put(debits, "transaction", rows)
-        debits["received_at"] = _log_times(fresh, rows["source_offset"])
-        debits["retry"] = retry
-        debits["receiver"] = self.state.profiles.update(_counting(receiver_events(rows), counts))
-        # All of a batch may go to one partition (salaries, or a topic with one), and a frame has its limit.
-        sends = []
-        for first in range(0, len(debits), self._frame_rows):
-            part = slice(first, first + self._frame_rows)
-            sends += self._frames(debits[part], counts[part])
-        sends += keyed_sends(REJECTED, self._partitions, [self._dead_letter(fresh, *item) for item in rejected])
-        return ReceiverOutput(sends, len(rows), int(retry.sum()), [fault for _, fault in rejected])
+        """Apply a batch of `pix-transactions` alone: `receive`."""
+        return receive([(self, records)])
 
     def apply_markers(self, records: Records) -> int:
         """Apply a batch of `pix-markers`; how many markers were new."""
@@ -160,11 +133,12 @@ class ReceiverStage:
             self._marker_ids.append(marked)
         return len(new)
 
-    def _recognise(self, rows: NDArray[np.void], records: Records) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def recognise(
+        self, rows: NDArray[np.void], log_ms: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which rows repeat an id with the same content, and which use one that another payment has; shape (n,)."""
         ids: list[bytes] = rows["end_to_end_id"].tolist()
         digests = transaction_digest(rows)
-        log_ms = _log_times(records, rows["source_offset"])
         first, positions = self._ids.first_occurrences(ids, log_ms)
         seen = np.zeros(int(first.sum()), SEEN_DTYPE)
         seen["id"] = rows["end_to_end_id"][first]
@@ -177,31 +151,99 @@ class ReceiverStage:
             reused[repeats] = self._ids.rows(positions[repeats])["digest"] != digests[repeats]
         return ~first & ~reused, reused
 
-    def _frames(self, debits: NDArray[np.void], counts: NDArray[np.bool_]) -> list[Send]:
-        transactions = debits["transaction"]
-        counted = select(transactions, counts)
-        events = credit_events(counted)
-        credit = np.zeros(len(events), CREDIT_DTYPE)
-        for name, source in NOTICE_COLUMNS.items():
-            credit[name] = events[source]
-        credit["source_offset"] = counted["source_offset"]
-        debit_partition = account_partitions(transactions["payer_account"], self._partitions)
-        credit_partition = account_partitions(credit["receiver_account"], self._partitions)
-        sends = []
-        for target in np.union1d(debit_partition, credit_partition).tolist():
-            frame = encode_frame(
-                self._partition,
-                FEATURES_VERSION,
-                select(debits, debit_partition == target),
-                select(credit, credit_partition == target),
-            )
-            sends.append(Send(ENRICHED.name, target, [None], [frame]))
-        return sends
 
-    def _dead_letter(self, records: Records, place: int, fault: Rejection) -> tuple[bytes | None, bytes]:
-        source = Source(TRANSACTIONS.name, self._partition, records.offsets[place], records.timestamps_ms[place])
-        key = records.keys[place]
-        return key, encode_dead_letter(fault, source, key, records.values[place])
+def receive(work: Sequence[tuple[ReceiverStage, Records]]) -> ReceiverOutput:
+    """Apply a batch of `pix-transactions` for each of several partitions of one worker, in one step.
+
+    What needs no state (decoding, encoding, sending) has a cost for each call that is a hundred times that of a
+    payment, so it is done for all partitions together.
+
+    Raises
+    ------
+    GapError
+        When the transport skipped records.
+    """
+    taken = [(stage, stage.state.accept(TRANSACTIONS.name, records)) for stage, records in work]
+    fresh = [(stage, records) for stage, records in taken if records is not None]
+    if not fresh:
+        return ReceiverOutput([], {}, 0, [])
+    one = fresh[0][0]
+    sizes = np.array([len(records.values) for _, records in fresh])
+    log_ms = np.concatenate([np.asarray(records.timestamps_ms, np.int64) for _, records in fresh])
+    decoded = one.decoder.decode(
+        ByteColumn.joined([ByteColumn.of(records.values) for _, records in fresh]),
+        ByteColumn.joined([ByteColumn.of(records.keys) for _, records in fresh]),
+        log_ms,
+        np.concatenate([np.asarray(records.offsets, np.int64) for _, records in fresh]),
+        np.repeat(np.array([stage.partition for stage, _ in fresh]), sizes),
+    )
+    rejected = list(decoded.rejected)
+    places = np.delete(np.arange(len(log_ms)), [place for place, _ in rejected])
+    owner = np.repeat(np.arange(len(fresh)), sizes)[places]
+    rows, log_ms = decoded.rows, log_ms[places]
+    retry, reused = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
+    for (stage, _), part in zip(fresh, _parts(owner, len(fresh)), strict=True):
+        retry[part], reused[part] = stage.recognise(rows[part], log_ms[part])
+    if reused.any():
+        rejected += [(place, REUSED_ID) for place in places[reused].tolist()]
+        rejected.sort(key=lambda item: item[0])
+        kept = ~reused
+        rows, retry, log_ms, owner = select(rows, kept), retry[kept], log_ms[kept], owner[kept]
+    counts = ~retry & ~is_refund(rows)
+    debits = np.zeros(len(rows), _DEBIT_DTYPE)
+    put(debits, "transaction", rows)
+    debits["received_at"] = log_ms
+    debits["retry"] = retry
+    events = _counting(receiver_events(rows), counts)
+    parts = _parts(owner, len(fresh))
+    for (stage, _), part in zip(fresh, parts, strict=True):
+        debits["receiver"][part] = stage.state.profiles.update(events[part])
+    sends = []
+    # All may go to one partition (salaries, or a topic with one), and a frame has its limit.
+    for first in range(0, len(debits), _FRAME_ROWS):
+        cut = slice(first, first + _FRAME_ROWS)
+        sends += _frames(one.partitions, debits[cut], counts[cut])
+    ends = np.cumsum(sizes)
+    letters = []
+    for place, fault in rejected:
+        number = int(np.searchsorted(ends, place, side="right"))
+        stage, records = fresh[number]
+        letters.append(_dead_letter(stage.partition, records, place - int(ends[number] - sizes[number]), fault))
+    sends += keyed_sends(REJECTED, one.partitions, letters)
+    accepted = {stage.partition: part.stop - part.start for (stage, _), part in zip(fresh, parts, strict=True)}
+    return ReceiverOutput(sends, accepted, int(retry.sum()), [fault for _, fault in rejected])
+
+
+def _parts(owner: NDArray[np.int64], owners: int) -> list[slice]:
+    """Where the rows of each are; `owner` ascends."""
+    bounds = np.searchsorted(owner, np.arange(owners + 1)).tolist()
+    return [slice(*pair) for pair in pairwise(bounds)]
+
+
+def _frames(partitions: int, debits: NDArray[np.void], counts: NDArray[np.bool_]) -> list[Send]:
+    transactions = debits["transaction"]
+    counted = select(transactions, counts)
+    events = credit_events(counted)
+    credit = np.zeros(len(events), CREDIT_DTYPE)
+    for name, source in NOTICE_COLUMNS.items():
+        credit[name] = events[source]
+    for name in ("source_offset", "source_partition"):
+        credit[name] = counted[name]
+    debit_partition = account_partitions(transactions["payer_account"], partitions)
+    credit_partition = account_partitions(credit["receiver_account"], partitions)
+    sends = []
+    for target in np.union1d(debit_partition, credit_partition).tolist():
+        frame = encode_frame(
+            FEATURES_VERSION, select(debits, debit_partition == target), select(credit, credit_partition == target)
+        )
+        sends.append(Send(ENRICHED.name, target, [None], [frame]))
+    return sends
+
+
+def _dead_letter(partition: int, records: Records, place: int, fault: Rejection) -> tuple[bytes | None, bytes]:
+    source = Source(TRANSACTIONS.name, partition, records.offsets[place], records.timestamps_ms[place])
+    key = records.keys[place]
+    return key, encode_dead_letter(fault, source, key, records.values[place])
 
 
 NOTICE_COLUMNS = {
@@ -220,12 +262,6 @@ REUSED_ID = Rejection(
     "the id of another payment (other amount, payer, receiver or time)",
     Reason.CONTRADICTION,
 )
-
-
-def _log_times(records: Records, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Kafka timestamps of the records at these offsets."""
-    places = np.searchsorted(np.asarray(records.offsets), offsets)
-    return np.asarray(records.timestamps_ms, np.int64)[places]
 
 
 def _counting(events: NDArray[np.void], counts: NDArray[np.bool_]) -> NDArray[np.void]:

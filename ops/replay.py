@@ -149,7 +149,6 @@ def replay_file(
                 decided.rows["timestamp"],
                 decided.rows["scored"],
                 decided.vectors,
-                decided.transactions[:0],
             )
             rows = judge(observed, after, Lists())
             again = judge_stage.writer.encode(rows)
@@ -230,7 +229,6 @@ def _decide_again(
             observed.log_ms[places],
             observed.scored[places],
             observed.vectors[places],
-            observed.repeats[:0],
         )
         again = stage.writer.encode(judge(part, pack, history.at(version)))
         amounts = part.transactions["amount_centavos"].tolist()

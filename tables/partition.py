@@ -35,6 +35,10 @@ class _Position(msgspec.Struct):
     seen: dict[str, dict[int, int]]
 
 
+def _none_seen() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
 _position_encoder = msgspec.msgpack.Encoder()
 _position_decoder = msgspec.msgpack.Decoder(_Position)
 
@@ -54,7 +58,7 @@ class PartitionState:
         self.profiles = profiles
         self.memories = memories
         self._next_offset: dict[str, int] = {}
-        self._seen: defaultdict[str, dict[int, int]] = defaultdict(dict)
+        self._seen: defaultdict[str, NDArray[np.int64]] = defaultdict(_none_seen)
         self._control: dict[str, bytes] = {}
         self._changed_control: set[str] = set()
 
@@ -87,24 +91,30 @@ class PartitionState:
         return fresh
 
     def first_sightings(
-        self, topic: str, partition: int, *sequences: NDArray[np.int64]
+        self, topic: str, *sightings: tuple[NDArray[np.int32], NDArray[np.int64]]
     ) -> tuple[NDArray[np.bool_], ...]:
         """Which rows of one upstream message are new here; repeats after an upstream crash are not.
 
         Parameters
         ----------
-        topic, partition
-            The upstream partition that the rows were made from.
-        sequences
-            Ascending arrays; an upstream partition's rows reach this partition in ascending order, or again.
+        topic
+            What the rows were made from.
+        sightings
+            Partition and sequence number of rows, shapes (n,). A partition's rows reach this one in ascending order,
+            or again; those of one message are seen together.
 
         Returns
         -------
-        One mask per array of sequences.
+        One mask per pair.
         """
-        last = self._seen[topic].get(partition, -1)
-        self._seen[topic][partition] = max([last, *(int(array[-1]) for array in sequences if len(array))])
-        return tuple(array > last for array in sequences)
+        last = self._seen[topic]
+        highest = max([int(partitions.max(initial=-1)) for partitions, _ in sightings], default=-1)
+        if highest >= len(last):
+            last = self._seen[topic] = np.append(last, np.full(highest + 1 - len(last), -1))
+        new = tuple(sequences > last[partitions] for partitions, sequences in sightings)
+        for partitions, sequences in sightings:
+            np.maximum.at(last, partitions, sequences)
+        return new
 
     def control(self, name: str) -> bytes | None:
         """A control input that was in force at the last checkpoint, e.g. the rule pack."""
@@ -132,8 +142,14 @@ class PartitionState:
             values.append(self._control[name])
         self._changed_control.clear()
         keys.append(POSITION_KEY)
-        values.append(_position_encoder.encode(_Position(self._next_offset, dict(self._seen))))
+        values.append(_position_encoder.encode(_Position(self._next_offset, self._seen_rows())))
         return keys, values
+
+    def _seen_rows(self) -> dict[str, dict[int, int]]:
+        return {
+            topic: {partition: offset for partition, offset in enumerate(last.tolist()) if offset >= 0}
+            for topic, last in self._seen.items()
+        }
 
     def acknowledged(self) -> None:
         """Note that the changelog holds what was exported: its rows may now leave memory."""
@@ -171,7 +187,10 @@ class PartitionState:
         elif key == POSITION_KEY and value is not None:
             position = _position_decoder.decode(value)
             self._next_offset = position.next_offset
-            self._seen = defaultdict(dict, position.seen)
+            self._seen.clear()
+            for topic, seen in position.seen.items():
+                last = self._seen[topic] = np.full(max(seen, default=-1) + 1, -1, np.int64)
+                last[list(seen)] = list(seen.values())
         else:
             raise ValueError(f"changelog: unknown row {key[:24]!r}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -283,6 +283,14 @@ class Shards:
         """Forget all shards but these."""
         for partition in set(self.held) - partitions:
             self.held.pop(partition).close()
+
+    @contextmanager
+    def applying(self, held: Sequence[Shard]) -> Iterator[None]:
+        """Surround a step that applies a batch to each of several shards: `Shard.applying`."""
+        with ExitStack() as stack:
+            for shard in held:
+                stack.enter_context(shard.applying())
+            yield
 
     def start_due_checkpoint(self) -> None:
         """Start one checkpoint if any is due: one snapshot at a time, so that the loop is never held for long."""

@@ -1,12 +1,12 @@
 """The Faust app whose agents receive whole fetches, and that hands partitions over without repeating work."""
-# ruff: noqa: SLF001  (faust tells nowhere else which streams its agents read)
+# ruff: noqa: SLF001  (faust tells nowhere else which streams its agents read, and what waits in them)
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, cast
 
 import faust
-from faust.types import TP
+from faust.types import TP, EventT
 from mode.supervisors import ForfeitOneForOneSupervisor
 
 from app.batching.consumer import BatchConsumer
@@ -39,10 +39,11 @@ class BatchApp(faust.App):
 
     Topics with `BatchSchema` arrive as batches::
 
-        async for event in stream.noack().events():
-            batch = event.value
+        async for events in app.rounds(stream):
+            batches = [event.value for event in events]
             ...
-            event.ack()  # once its outputs are durable; in any order, later, from anywhere
+            for event in events:
+                event.ack()  # once its outputs are durable; in any order, later, from anywhere
 
     Each such topic has one agent, of concurrency 1. An agent's exception, or its return, crashes the app.
 
@@ -143,6 +144,43 @@ class BatchApp(faust.App):
         if isinstance(getattr(channel, "schema", None), BatchSchema):
             kwargs["enable_acks"] = False
         return super().stream(channel, beacon, **kwargs)
+
+    async def rounds(self, stream: Any) -> AsyncIterator[list[Any]]:  # noqa: ANN401  (faust's stream)
+        """Yield the events of the batches that wait, at most one of a partition, as soon as there is one.
+
+        An agent's step has a cost whatever it works on. So while it falls behind, more partitions come together, and
+        where it does not, none waits for another.
+        """
+        async for event in stream.noack().events():
+            events = [event]
+            records = len(event.value)
+            partitions = {event.message.tp}
+            while (following := self._waiting(stream)) is not None:
+                records += len(following.value)
+                if following.message.tp in partitions or records > self.fetch_max_records:
+                    break
+                partitions.add(following.message.tp)
+                events.append(self._take(stream))
+            yield events
+
+    def _waiting(self, stream: Any) -> EventT[Any] | None:  # noqa: ANN401  (faust's stream)
+        """Return what the stream would yield next, were it asked now."""
+        queue = stream.channel.queue
+        if not queue._queue or queue._errors or not self.flow_control.is_active():
+            return None
+        event: EventT[Any] = queue._queue[0]
+        return event if event.message.generation_id == self.consumer_generation_id else None
+
+    def _take(self, stream: Any) -> EventT[Any]:  # noqa: ANN401  (faust's stream)
+        """Take the event that waits: what the stream does before it yields one."""
+        event: EventT[Any] = stream.channel.queue.get_nowait()
+        message = event.message
+        if not message.tracked:
+            message.tracked = True
+            self.consumer.unacked.add(message)
+            stream._on_message_in(message.tp, message.offset, message)
+        stream._on_stream_event_in(message.tp, message.offset, stream, event)
+        return event
 
     async def _on_agent_error(self, _agent: Any, exc: BaseException) -> None:  # noqa: ANN401  (faust's signature)
         await self.crash(exc)

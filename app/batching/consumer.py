@@ -2,7 +2,7 @@
 # ruff: noqa: SLF001  (the hooks of faust's consumer and conductor are private by name)
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from faust.exceptions import ImproperlyConfigured
@@ -16,7 +16,7 @@ from app.batching.batch import Batch
 from app.batching.fetching import BatchConsumerThread
 from app.batching.lease import awake_or_not_s
 from app.batching.progress import BatchMessage, Progress
-from app.batching.schema import BatchSchema
+from app.batching.schema import BatchSchema, to_event
 
 if TYPE_CHECKING:
     from app.batching.app import BatchApp
@@ -55,7 +55,10 @@ class BatchConsumer(Consumer):
     # Delivery
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109  (faust's signature)
-        """Yield the messages of one fetch: one per partition of a batch topic.
+        """Deliver one fetch: batches of sources at once, all together; the rest is yielded, one per partition.
+
+        Faust would hand over each message by a task of its own, and an agent would be at work on the first one's
+        partition before it saw the second's.
 
         Raises
         ------
@@ -71,7 +74,25 @@ class BatchConsumer(Consumer):
             return
         records = await self._getmany(ready, timeout if len(ready) == len(active) else _BACKPRESSURE_POLL_S)
         for tp, message in self._messages(records):
-            yield tp, message
+            if isinstance(message, BatchMessage) and not self._is_changelog_tp(tp):
+                await self._deliver(message)
+            else:
+                yield tp, message
+
+    async def _deliver(self, message: BatchMessage) -> None:
+        """Put a batch into its agent's queue; as a rule without letting anything else run."""
+        tp = message.tp
+        (channel,) = self._channels(tp)
+        message.incref(1)
+        queue, event = channel.queue, to_event(self.app, message)
+        if queue.full():
+            await self.wait_first(queue.put(event), self.suspend_flow.wait())
+        else:
+            queue.put_nowait(event)
+        self._read_offset[tp] = message.offset
+
+    def _channels(self, tp: TP) -> Collection[Any]:
+        return cast("Conductor", self.app.topics)._tp_index.get(tp, ())
 
     def _messages(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Message]]:
         generation = self.app.consumer_generation_id
@@ -97,7 +118,7 @@ class BatchConsumer(Consumer):
 
     def _to_batch_message(self, batch: Batch) -> BatchMessage:
         tp = batch.tp
-        if len(cast("Conductor", self.app.topics)._tp_index.get(tp, ())) > 1:
+        if len(self._channels(tp)) > 1:
             raise ImproperlyConfigured(f"{tp.topic}: a batch topic can have one agent per app, got several")
         self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
         message = BatchMessage(batch)

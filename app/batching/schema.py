@@ -15,13 +15,17 @@ class BatchSchema(faust.Schema[Any, Any]):
 
     def compile(self, app: Any, **_options: Any) -> Any:  # noqa: ANN401  (faust's signature)
         """Return the coroutine function that turns a message into an event."""
-        create_event = app.create_event
 
         async def decode(message: Message, **_options: Any) -> EventT[Any]:  # noqa: ANN401  (faust's signature)
-            event: EventT[Any] = create_event(None, message.value, None, message)
-            # The message lives until its offset may be committed. Only the event keeps the payload, so that an
-            # agent that lets go of the event frees it at once.
-            message.value = None
-            return event
+            return to_event(app, message)
 
         return decode
+
+
+def to_event(app: Any, message: Message) -> EventT[Any]:  # noqa: ANN401  (faust's app)
+    """Return the event whose value is the message's batch."""
+    event: EventT[Any] = app.create_event(None, message.value, None, message)
+    # The message lives until its offset may be committed. Only the event keeps the payload, so that an agent that lets
+    # go of the event frees it at once.
+    message.value = None
+    return event

@@ -55,6 +55,23 @@ class ByteColumn(Sequence["bytes | None"]):
         return cls(np.frombuffer(joined, np.uint8), np.cumsum(taken) - taken, lengths)
 
     @classmethod
+    def joined(cls, columns: Sequence[ByteColumn]) -> ByteColumn:
+        """Return the strings of all columns, one column behind the other, copied; a single one is returned as it is."""
+        if len(columns) == 1:
+            return columns[0]
+        texts, starts, taken = [np.zeros(0, np.uint8)], [np.zeros(0, np.int64)], 0
+        for column in columns:
+            present = column.lengths > 0
+            # Of its buffer, which may be a whole fetch, the part that its strings lie in.
+            first = int(column.starts[present].min(initial=len(column.buffer)))
+            end = int((column.starts + column.lengths)[present].max(initial=first))
+            texts.append(column.buffer[first:end])
+            starts.append(np.where(present, column.starts - first + taken, 0))
+            taken += end - first
+        lengths = np.concatenate([np.zeros(0, np.int64), *(column.lengths for column in columns)])
+        return cls(np.concatenate(texts), np.concatenate(starts), lengths)
+
+    @classmethod
     def fixed(cls, strings: NDArray[Any]) -> ByteColumn:
         """Return the column of strings of one width: the rows of an array, whose memory it shares where it can.
 

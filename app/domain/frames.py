@@ -1,8 +1,8 @@
 """The binary rows that stage 1 hands to stage 2, many transactions in one Kafka message.
 
-A frame holds what one batch of one `pix-transactions` partition has for one `pix-enriched` partition: debits (the
-transaction as columns, with its receiver's features) and credit notices (money in, for the receiver's account). JSON
-here would cost more than everything that stage 2 does.
+A frame holds what one step of a worker has for one `pix-enriched` partition, of as many `pix-transactions` partitions
+as the step took in: debits (the transaction as columns, with its receiver's features) and credit notices (money in,
+for the receiver's account). JSON here would cost more than everything that stage 2 does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.domain.fields import TRANSACTION_DTYPE
 
 __all__ = ["CREDIT_DTYPE", "Frame", "FrameError", "debit_dtype", "decode_frame", "encode_frame"]
 
-MAGIC = b"PXGF"
+MAGIC = b"PXF2"
 
 CREDIT_DTYPE = np.dtype(
     [
@@ -26,6 +26,7 @@ CREDIT_DTYPE = np.dtype(
         ("timestamp", "i8"),
         ("amount_centavos", "i8"),
         ("source_offset", "i8"),
+        ("source_partition", "i4"),
         ("flags", "u2"),  # of the event, as `tables.events` derives them
     ]
 )
@@ -34,7 +35,6 @@ CREDIT_DTYPE = np.dtype(
 _HEADER_DTYPE = np.dtype(
     [
         ("magic", "S4"),
-        ("upstream_partition", "i4"),
         ("fingerprint", "S16"),
         ("debits", "u4"),
         ("credits", "u4"),
@@ -52,15 +52,12 @@ class Frame:
 
     Parameters
     ----------
-    upstream_partition
-        Partition of `pix-transactions` that the rows came from.
     debits
-        Rows of `debit_dtype(n)`, ascending by `source_offset`.
+        Rows of `debit_dtype(n)`; those of one `source_partition` ascend by `source_offset`.
     credits
-        Rows of `CREDIT_DTYPE`, ascending by `source_offset`.
+        Rows of `CREDIT_DTYPE`, likewise.
     """
 
-    upstream_partition: int
     debits: NDArray[np.void]
     credits: NDArray[np.void]
 
@@ -81,12 +78,10 @@ def debit_dtype(receiver_features: int) -> np.dtype[np.void]:
     )
 
 
-def encode_frame(
-    upstream_partition: int, fingerprint: str, debits: NDArray[np.void], credit: NDArray[np.void]
-) -> bytes:
+def encode_frame(fingerprint: str, debits: NDArray[np.void], credit: NDArray[np.void]) -> bytes:
     """Pack one frame; `fingerprint` names the catalog that gave the features their meaning."""
     header = np.zeros(1, _HEADER_DTYPE)
-    header[0] = (MAGIC, upstream_partition, fingerprint.encode(), len(debits), len(credit))
+    header[0] = (MAGIC, fingerprint.encode(), len(debits), len(credit))
     return b"".join((header.tobytes(), debits.tobytes(), credit.tobytes()))
 
 
@@ -114,7 +109,6 @@ def decode_frame(value: bytes, fingerprint: str, receiver_features: int) -> Fram
     if len(value) != expected:
         raise FrameError(f"pix-enriched: expected a frame of {expected} bytes, got {len(value)}")
     return Frame(
-        int(header["upstream_partition"]),
         np.frombuffer(value, dtype, debits, size),
         np.frombuffer(value, CREDIT_DTYPE, credit, size + debits * dtype.itemsize),
     )

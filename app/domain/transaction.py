@@ -189,9 +189,9 @@ class TransactionDecoder:
         keys: Sequence[bytes | None],
         timestamps_ms: Sequence[int] | NDArray[np.int64],
         offsets: Sequence[int] | NDArray[np.int64],
-        partition: int,
+        partition: int | NDArray[np.int64],
     ) -> Decoded:
-        """Decode one partition's messages; whatever these hold, nothing is raised.
+        """Decode messages; whatever these hold, nothing is raised.
 
         Parameters
         ----------
@@ -200,7 +200,7 @@ class TransactionDecoder:
         timestamps_ms, offsets
             Their Kafka timestamps and offsets, shape (n,).
         partition
-            Of `pix-transactions`.
+            Of `pix-transactions`: of all messages, or of each, shape (n,).
 
         Raises
         ------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from app.batching import CLAIM_KEY
@@ -210,9 +211,8 @@ def _add_debits(debits: dict[tuple[int, int], set[bytes]], values: Iterable[byte
 
     A replay may meet markers earlier than the first run did; stage 2 has decided on the first run's by then.
     """
-    for value in values:
-        upstream, rows, _ = read_frame(value)
-        for row in rows:  # type: ignore[attr-defined]
+    for upstream, rows, _ in chain.from_iterable(map(read_frame, values)):
+        for row in rows:
             steady = row["receiver"][STEADY].tobytes()
             seen = row["transaction"].tobytes() + row["received_at"].tobytes() + row["retry"].tobytes() + steady
             debits[upstream, int(row["transaction"]["source_offset"])].add(seen)

@@ -112,8 +112,8 @@ class CountsRepeats(Worker):
         return stage
 
 
-def _all_new(_topic: str, _partition: int, *sequences: Any) -> tuple[Any, ...]:  # noqa: ANN401 - arrays
-    return tuple(np.ones(len(sequence), np.bool_) for sequence in sequences)
+def _all_new(_topic: str, *sightings: Any) -> tuple[Any, ...]:  # noqa: ANN401 - pairs of arrays
+    return tuple(np.ones(len(sequences), np.bool_) for _, sequences in sightings)
 
 
 class _UnfencedChangelog(Changelog):

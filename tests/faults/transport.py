@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,10 +80,15 @@ class Stream:
         while not self.queue:
             self._arrived.clear()
             await self._arrived.wait()
-        self.current = self.queue.popleft()
-        self.current.tracked = True
-        self._worker.wake.set()
+        self.current = self.take()
         return self.current
+
+    def take(self) -> Event:
+        """Take the batch that comes next."""
+        event = self.queue.popleft()
+        event.tracked = True
+        self._worker.wake.set()
+        return event
 
 
 class App:
@@ -112,6 +117,14 @@ class App:
             self.actors.append(act)
 
         return register
+
+    async def rounds(self, stream: Stream) -> AsyncIterator[list[Event]]:
+        """Yield what waits, at most one batch of a partition."""
+        async for event in stream.noack().events():
+            events = [event]
+            while stream.queue and stream.queue[0].where not in {each.where for each in events}:
+                events.append(stream.take())
+            yield events
 
     async def crash(self, error: BaseException) -> None:
         """Stop the worker: what it is made of goes on for a moment, until it is stopped piece by piece."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from app.domain.field_checks import TimeLimits
 from app.domain.frames import decode_frame
@@ -32,10 +35,14 @@ _RECEIVER_FEATURES = len(CATALOG.stage_features("receiver"))
 Violated = Callable[[str, str], None]
 
 
-def read_frame(value: bytes | None) -> tuple[int, object, object]:
-    """Return upstream partition, debits and credit notices of one message of `pix-enriched`."""
+def read_frame(value: bytes | None) -> list[tuple[int, Any, Any]]:
+    """Return partition, debits and credit notices for each upstream partition of a message of `pix-enriched`."""
     frame = decode_frame(value or b"", FEATURES_VERSION, _RECEIVER_FEATURES)
-    return frame.upstream_partition, frame.debits, frame.credits
+    debits_of, notices_of = frame.debits["transaction"]["source_partition"], frame.credits["source_partition"]
+    return [
+        (upstream, frame.debits[debits_of == upstream], frame.credits[notices_of == upstream])
+        for upstream in np.union1d(debits_of, notices_of).tolist()
+    ]
 
 
 def _position(stretch: Stretch) -> dict[str, int] | None:
@@ -79,9 +86,8 @@ class Witness:
         if topic in _TABLES:
             self._checkpoint((_TABLES[topic], partition), stretch)
         elif topic == ENRICHED.name:
-            for value in stretch.values:
-                upstream, debits, _ = read_frame(value)
-                self._framed[upstream] |= set(debits["transaction"]["source_offset"].tolist())  # type: ignore[index]
+            for upstream, debits, _ in chain.from_iterable(map(read_frame, stretch.values)):
+                self._framed[upstream] |= set(debits["transaction"]["source_offset"].tolist())
         elif topic == MARKERS.name:
             self._markers.update(stretch.values)
         elif topic in (DECISIONS.name, FEATURES.name, REJECTED.name):
@@ -131,9 +137,8 @@ class Witness:
             return [at for at in batch.offsets if at not in done and (topic, partition, at) not in self.letters]
         if topic == ENRICHED.name:
             missing: list[object] = []
-            for value in batch.values:
-                upstream, debits, _ = read_frame(value)
-                rows = debits["transaction"]  # type: ignore[index]
+            for upstream, debits, _ in chain.from_iterable(map(read_frame, batch.values)):
+                rows = debits["transaction"]
                 for one, at in zip(rows["end_to_end_id"].tolist(), rows["source_offset"].tolist(), strict=True):
                     if one not in self.decisions and (TRANSACTIONS.name, upstream, at) not in self.letters:
                         missing.append((one, upstream, at))

@@ -136,8 +136,8 @@ class TestFirstSightings:
 
     @staticmethod
     def _new(state: PartitionState, partition: int, *sequences: list[int]) -> list[list[bool]]:
-        arrays = [np.array(sequence, np.int64) for sequence in sequences]
-        return [[bool(new) for new in mask] for mask in state.first_sightings(TOPIC, partition, *arrays)]
+        pairs = [(np.full(len(some), partition, np.int32), np.array(some, np.int64)) for some in sequences]
+        return [mask.tolist() for mask in state.first_sightings(TOPIC, *pairs)]
 
     def test_repeats_are_told_from_new_rows(self) -> None:
         """A message that was cut otherwise after an upstream crash brings both."""
@@ -172,14 +172,15 @@ class TestCheckpoint:
         """Profiles, ids, control rows, positions and what was seen of upstream."""
         state = _state()
         state.accept(TOPIC, _stretch(0, 10))
-        state.first_sightings("pix-markers", 3, np.array([41], np.int64))
+        state.first_sightings("pix-markers", (np.array([3], np.int32), np.array([41], np.int64)))
         _pay(state, 1, 2)
         _remember(state, "payments", b"E1", b"E2")
         _remember(state, "markers", b"M1")
         state.set_control("rules", b"pack")
         back = _recovered(state.export())
         assert back.next_offsets() == {TOPIC: 10}
-        assert back.first_sightings("pix-markers", 3, np.array([41, 42], np.int64))[0].tolist() == [False, True]
+        again = np.array([3, 3, 1], np.int32), np.array([41, 42, 0], np.int64)
+        assert back.first_sightings("pix-markers", again)[0].tolist() == [False, True, True]
         assert _remember(back, "payments", b"E1", b"E2", b"M1") == [False, False, True]
         assert _remember(back, "markers", b"E1", b"M1") == [True, False]
         assert back.control("rules") == b"pack"
