@@ -6,7 +6,7 @@ scored by the rule pack, then decided. A repeat of a known end_to_end_id is answ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,7 @@ from tables.profiles import Profiles
 __all__ = ["PayerOutput", "PayerStage", "decide"]
 
 _RECEIVER_FEATURES = len(CATALOG.stage_features("receiver"))
+_PAYER_FEATURES = len(CATALOG.stage_features("payer"))
 _DEBIT_DTYPE = debit_dtype(_RECEIVER_FEATURES)
 _CREDITED = LOGS["payer"].index("credited")
 _WINDOWS_HERE = 2
@@ -137,77 +138,38 @@ class PayerStage:
 
     def observe(self, records: Records) -> Observed:
         """Let the profiles learn from a batch, and read what each new debit is to be decided on."""
-        return _observed([self.meet(records)])
-
-    def meet(self, records: Records) -> Met:
-        """Let the profiles learn from a batch.
-
-        Raises
-        ------
-        GapError
-            When the transport skipped records.
-        FrameError
-            For a frame of another version.
-        """
-        arrivals = self._arrivals(self.state.accept(ENRICHED.name, records))
-        transactions = arrivals.debits["transaction"]
-        # What stage 1 calls a retry is one even where this partition has forgotten (or never saw) the first: it is
-        # rejected. What stage 1 has forgotten and this partition has not is answered, and counts here no more.
-        first, positions = self._ids.first_occurrences(
-            transactions["end_to_end_id"].tolist(), arrivals.debit_log_ms, arrivals.debits["retry"]
-        )
-        counts = first & ~is_refund(transactions)
-        payer_slice = self._update(arrivals, counts)
-        if first.all():
-            return Met(
-                arrivals.debits, payer_slice, arrivals.debit_log_ms, counts, transactions[:0], np.zeros(0, np.int64)
-            )
-        return Met(
-            select(arrivals.debits, first),
-            payer_slice[first],
-            arrivals.debit_log_ms[first],
-            counts[first],
-            select(transactions, ~first),
-            positions[~first],
-        )
+        observed, _ = _observe([(self, records)])
+        return observed
 
     def remember(self, rows: NDArray[np.void]) -> None:
         """Note `DECIDED_DTYPE` rows as the first decisions on their ids."""
         self._ids.append(rows)
 
-    def _arrivals(self, records: Records | None) -> _Arrivals:
-        """What of the frames is new here, and in which order it came."""
-        debits, notices = [], []
-        # Of each row: number of its frame, upstream partition, place within that; of debits, then of notices.
-        debit_keys, notice_keys = [_NO_KEYS], [_NO_KEYS]
-        log_ms: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-        values = () if records is None else records.values
-        for number, value in enumerate(values):
+    def take(self, records: Records) -> Iterator[_Frame]:
+        """What of a batch's frames is new here, frame by frame."""
+        fresh = self.state.accept(ENRICHED.name, records)
+        if fresh is None:
+            return
+        for value, log_ms in zip(fresh.values, fresh.timestamps_ms, strict=True):
             frame = decode_frame(value or b"", FEATURES_VERSION, _RECEIVER_FEATURES)
+            transactions = frame.debits["transaction"]
             # A payment's credit notice follows its debit.
-            debit_key = _keys(number, frame.debits["transaction"], 0)
-            notice_key = _keys(number, frame.credits, 1)
             new_debits, new_notices = self.state.first_sightings(
-                TRANSACTIONS.name, (debit_key[1], debit_key[0]), (notice_key[1], notice_key[0])
+                TRANSACTIONS.name,
+                (transactions["source_partition"], transactions["source_offset"] * 2),
+                (frame.credits["source_partition"], frame.credits["source_offset"] * 2 + 1),
             )
-            debits.append(select(frame.debits, new_debits))
-            notices.append(select(frame.credits, new_notices))
-            debit_keys.append(debit_key[:, new_debits])
-            notice_keys.append(notice_key[:, new_notices])
-            log_ms.append(np.full(len(debits[-1]), records.timestamps_ms[number] if records else 0, np.int64))
-        order = np.lexsort(np.concatenate([*debit_keys, *notice_keys], axis=1))
-        return _Arrivals(join(debits, _DEBIT_DTYPE), join(notices, CREDIT_DTYPE), order, np.concatenate(log_ms))
+            yield _Frame(select(frame.debits, new_debits), select(frame.credits, new_notices), log_ms)
 
-    def _update(self, arrivals: _Arrivals, counts: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Run the kernel over debits and credit notices in their order; the debits' features, (n, payer features)."""
-        debits = debit_events(arrivals.debits["transaction"], arrivals.debits["receiver"])
-        debits["wants_features"] &= counts
-        debits["counts"] &= counts
-        events = join([debits, _notice_events(arrivals.notices)], EVENT_DTYPE)
-        features = self.state.profiles.update(select(events, arrivals.order))
-        place = np.empty(len(events), np.int64)
-        place[arrivals.order] = np.arange(len(events))
-        return features[place[: len(arrivals.debits)]]
+    def recognise(
+        self, transactions: NDArray[np.void], log_ms: NDArray[np.int64], retries: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which payments are new, and the position, in the memory of ids, of what the others repeat; shapes (n,).
+
+        What stage 1 calls a retry is one even where this partition has forgotten (or never saw) the first: it is
+        rejected. What stage 1 has forgotten and this partition has not is answered, and counts here no more.
+        """
+        return self._ids.first_occurrences(transactions["end_to_end_id"].tolist(), log_ms, retries)
 
     def answer(
         self, transactions: NDArray[np.void], positions: NDArray[np.int64]
@@ -231,29 +193,23 @@ class PayerStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Met:
-    """What the profiles of one partition know of a batch of debits.
-
-    Parameters
-    ----------
-    debits
-        The new ones, `debit_dtype`, shape (n,).
-    payer_slice
-        float32, shape (n, features of the stage).
-    log_ms
-        The log's clock for each, epoch ms.
-    scored
-        False for MED refunds.
-    repeats
-        Transactions whose id was known already, shape (m,).
-    originals
-        Positions in the memory of ids of what they repeat, -1 where it is forgotten, shape (m,).
-    """
+class _Frame:
+    """The new rows of one frame, and the log's clock."""
 
     debits: NDArray[np.void]
-    payer_slice: NDArray[np.float32]
-    log_ms: NDArray[np.int64]
-    scored: NDArray[np.bool_]
+    notices: NDArray[np.void]
+    log_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Mine:
+    """What of a step is one stage's.
+
+    `debits` of the step's new debits. Of the repeats: transactions, shape (m,), and positions in the memory of ids of
+    what they repeat, -1 where it is forgotten, shape (m,).
+    """
+
+    debits: slice
     repeats: NDArray[np.void]
     originals: NDArray[np.int64]
 
@@ -275,44 +231,87 @@ def decide(work: Sequence[tuple[PayerStage, Records]]) -> list[PayerOutput]:
     FrameError
         For a frame of another version.
     """
-    groups: dict[tuple[str, int], list[tuple[PayerStage, Met]]] = {}
+    groups: dict[tuple[str, int], list[tuple[PayerStage, Records]]] = {}
     for stage, records in work:
-        groups.setdefault((stage.pack.fingerprint, stage.lists.version), []).append((stage, stage.meet(records)))
+        groups.setdefault((stage.pack.fingerprint, stage.lists.version), []).append((stage, records))
     return [_decide(group) for group in groups.values()]
 
 
-def _decide(group: Sequence[tuple[PayerStage, Met]]) -> PayerOutput:
-    one = group[0][0]
-    observed = _observed([met for _, met in group])
+def _decide(work: Sequence[tuple[PayerStage, Records]]) -> PayerOutput:
+    one = work[0][0]
+    observed, parts = _observe(work)
     rows = judge(observed, one.pack, one.lists)
     decided = Decided(
         observed.transactions, observed.received_at, rows, one.writer.encode(rows), observed.vectors, one.pack
     )
-    first = 0
-    for stage, met in group:
-        stage.remember(rows[first : first + len(met.debits)])
-        first += len(met.debits)
     sends = _decision_sends(decided, one.partitions)
+    retries = 0
     rejections: list[Rejection] = []
-    for stage, met in group:
-        if len(met.repeats):
-            answers, faults = stage.answer(met.repeats, met.originals)
+    for (stage, _), mine in zip(work, parts, strict=True):
+        stage.remember(rows[mine.debits])
+        if len(mine.repeats):
+            answers, faults = stage.answer(mine.repeats, mine.originals)
             sends += answers
             rejections += faults
-    return PayerOutput(sends, decided, sum(len(met.repeats) for _, met in group) - len(rejections), rejections)
+            retries += len(mine.repeats) - len(faults)
+    return PayerOutput(sends, decided, retries, rejections)
 
 
-def _observed(parts: Sequence[Met]) -> Observed:
-    debits = join([met.debits for met in parts], _DEBIT_DTYPE)
+def _observe(work: Sequence[tuple[PayerStage, Records]]) -> tuple[Observed, list[_Mine]]:
+    """Let the profiles learn from batches, and read what each new debit is to be decided on."""
+    frames, frames_of = [], []
+    for stage, records in work:
+        taken = list(stage.take(records))
+        frames += taken
+        frames_of.append(len(taken))
+    owners = np.repeat(np.arange(len(work)), frames_of)
+    debit_counts = np.array([len(frame.debits) for frame in frames], np.int64)
+    notice_counts = np.array([len(frame.notices) for frame in frames], np.int64)
+    debits = join([frame.debits for frame in frames], _DEBIT_DTYPE)
+    notices = join([frame.notices for frame in frames], CREDIT_DTYPE)
+    log_ms = np.repeat(np.array([frame.log_ms for frame in frames], np.int64), debit_counts)
     transactions = debits["transaction"]
-    vectors = CATALOG.vector(debits["receiver"], np.concatenate([met.payer_slice for met in parts]), transactions)
-    return Observed(
-        transactions,
-        debits["received_at"],
-        np.concatenate([met.log_ms for met in parts]),
-        np.concatenate([met.scored for met in parts]),
-        vectors,
-    )
+
+    ends = np.searchsorted(np.repeat(owners, debit_counts), np.arange(len(work)), "right").tolist()
+    first, positions = np.zeros(len(debits), np.bool_), np.zeros(len(debits), np.int64)
+    begin = 0
+    for (stage, _), end in zip(work, ends, strict=True):
+        some = slice(begin, end)
+        first[some], positions[some] = stage.recognise(transactions[some], log_ms[some], debits["retry"][some])
+        begin = end
+
+    counts = first & ~is_refund(transactions)
+    events = debit_events(transactions, debits["receiver"])
+    events["wants_features"] &= counts
+    events["counts"] &= counts
+    events = join([events, _notice_events(notices)], EVENT_DTYPE)
+    # In the order in which they came: by frame, upstream partition and place in that.
+    number = np.concatenate([np.repeat(np.arange(len(frames)), each) for each in (debit_counts, notice_counts)])
+    upstream = np.concatenate([transactions["source_partition"], notices["source_partition"]])
+    place = np.concatenate([transactions["source_offset"] * 2, notices["source_offset"] * 2 + 1])
+    order = np.lexsort((place, upstream, number))
+    events = select(events, order)
+    found = np.empty((len(events), _PAYER_FEATURES), np.float32)
+    event_ends = np.searchsorted(owners[number[order]], np.arange(len(work)), "right").tolist()
+    begin = 0
+    for (stage, _), end in zip(work, event_ends, strict=True):
+        if end > begin:
+            found[begin:end] = stage.state.profiles.update(events[begin:end])
+        begin = end
+    where = np.empty(len(events), np.int64)
+    where[order] = np.arange(len(events))
+    payer_slice = found[where[: len(debits)]]
+
+    parts, begin, begin_new = [], 0, 0
+    for end, end_new in zip(ends, np.append(0, np.cumsum(first))[ends].tolist(), strict=True):
+        repeats = begin + np.flatnonzero(~first[begin:end])
+        parts.append(_Mine(slice(begin_new, end_new), transactions[repeats], positions[repeats]))
+        begin, begin_new = end, end_new
+    if not first.all():
+        debits, payer_slice, log_ms, counts = select(debits, first), payer_slice[first], log_ms[first], counts[first]
+        transactions = debits["transaction"]
+    vectors = CATALOG.vector(debits["receiver"], payer_slice, transactions)
+    return Observed(transactions, debits["received_at"], log_ms, counts, vectors), parts
 
 
 def _decision_sends(decided: Decided, partitions: int) -> list[Send]:
@@ -327,18 +326,6 @@ def _decision_sends(decided: Decided, partitions: int) -> list[Send]:
     return decisions + vectors
 
 
-_NO_KEYS = np.zeros((3, 0), np.int64)
-
-
-def _keys(number: int, rows: NDArray[np.void], after: int) -> NDArray[np.int64]:
-    """Place of each row of a frame in the order of arrival, for `numpy.lexsort`; shape (3, n)."""
-    keys = np.empty((3, len(rows)), np.int64)
-    keys[0] = rows["source_offset"] * 2 + after
-    keys[1] = rows["source_partition"]
-    keys[2] = number
-    return keys
-
-
 def _notice_events(notices: NDArray[np.void]) -> NDArray[np.void]:
     """Events of credit notices: they count, and want no features; `EVENT_DTYPE`, shape (n,)."""
     events = np.zeros(len(notices), EVENT_DTYPE)
@@ -347,19 +334,6 @@ def _notice_events(notices: NDArray[np.void]) -> NDArray[np.void]:
     events["log"] = _CREDITED
     events["counts"] = 1
     return events
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrivals:
-    """The new rows of a batch of frames.
-
-    `order` puts debits followed by notices into the order in which they came, shape (debits + notices,).
-    """
-
-    debits: NDArray[np.void]
-    notices: NDArray[np.void]
-    order: NDArray[np.int64]
-    debit_log_ms: NDArray[np.int64]
 
 
 _FORGOTTEN_ID = Rejection(

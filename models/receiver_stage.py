@@ -134,19 +134,18 @@ class ReceiverStage:
         return len(new)
 
     def recognise(
-        self, rows: NDArray[np.void], log_ms: NDArray[np.int64]
+        self, rows: NDArray[np.void], digests: NDArray[np.uint64], log_ms: NDArray[np.int64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which rows repeat an id with the same content, and which use one that another payment has; shape (n,)."""
+        """Which rows repeat an id with the same digest, and which use one that another payment has; shapes (n,)."""
         ids: list[bytes] = rows["end_to_end_id"].tolist()
-        digests = transaction_digest(rows)
         first, positions = self._ids.first_occurrences(ids, log_ms)
         seen = np.zeros(int(first.sum()), SEEN_DTYPE)
         seen["id"] = rows["end_to_end_id"][first]
         seen["digest"] = digests[first]
         seen["timestamp"] = log_ms[first]
         self._ids.append(seen)
-        reused = np.zeros(len(ids), np.bool_)
         repeats = np.flatnonzero(~first)
+        reused = np.zeros(len(ids), np.bool_)
         if len(repeats):
             reused[repeats] = self._ids.rows(positions[repeats])["digest"] != digests[repeats]
         return ~first & ~reused, reused
@@ -182,8 +181,9 @@ def receive(work: Sequence[tuple[ReceiverStage, Records]]) -> ReceiverOutput:
     owner = np.repeat(np.arange(len(fresh)), sizes)[places]
     rows, log_ms = decoded.rows, log_ms[places]
     retry, reused = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
+    digests = transaction_digest(rows)
     for (stage, _), part in zip(fresh, _parts(owner, len(fresh)), strict=True):
-        retry[part], reused[part] = stage.recognise(rows[part], log_ms[part])
+        retry[part], reused[part] = stage.recognise(rows[part], digests[part], log_ms[part])
     if reused.any():
         rejected += [(place, REUSED_ID) for place in places[reused].tolist()]
         rejected.sort(key=lambda item: item[0])

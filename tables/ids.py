@@ -114,13 +114,22 @@ class IdMemory:
         -1 for a retry of which no row is known, shape (n,).
         """
         before = self._next_position
+        if retries is None or not retries.any():
+            known = self._enter(ids, log_ms)
+            if isinstance(known, range):  # all of them are new, as a rule
+                return np.ones(len(ids), np.bool_), np.arange(known.start, known.stop)
+            return self._told_apart(known, before)
         found: list[int] = []
         begin = 0
-        for place in [] if retries is None else np.flatnonzero(retries).tolist():
+        for place in np.flatnonzero(retries).tolist():
             found += self._enter(ids[begin:place], log_ms[begin:place])
             found.append(self._known(ids[place], int(log_ms[place])))
             begin = place + 1
         found += self._enter(ids[begin:], log_ms[begin:])
+        return self._told_apart(found, before)
+
+    @staticmethod
+    def _told_apart(found: Sequence[int], before: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         positions = np.array(found, np.int64)
         newest = np.maximum.accumulate(np.maximum(positions, before - 1))
         return np.diff(newest, prepend=before - 1) > 0, positions  # a new position is beyond all before it

@@ -8,6 +8,7 @@ for the receiver's account). JSON here would cost more than everything that stag
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,7 @@ class Frame:
     credits: NDArray[np.void]
 
 
+@cache
 def debit_dtype(receiver_features: int) -> np.dtype[np.void]:
     """Columns of a debit: the transaction and what stage 1 knows of it.
 
