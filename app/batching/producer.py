@@ -1,11 +1,15 @@
 """The producer: idempotent, and sending prepared record batches to a given partition."""
 
+# ruff: noqa: SLF001  (aiokafka has one request in flight to a broker, and no setting for more)
+
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from aiokafka import AIOKafkaProducer
 from faust.transport.drivers.aiokafka import Producer
 from faust.types import RecordMetadata
 
@@ -13,6 +17,9 @@ from app.batching.packing import PackedBatch, PackedRecords, pack
 from app.domain.byte_column import ByteColumn
 
 _MOST_BYTES_ON_THEIR_WAY = 32 * 1024 * 1024
+
+_REQUESTS_IN_FLIGHT = 5
+"""To one broker: the default of Kafka's own client, and the most with which the broker keeps an idempotent order."""
 
 
 class OversizeError(ValueError):
@@ -58,6 +65,26 @@ class _Room:
                 waiter.set_result(None)
 
 
+class _InFlight:
+    """Brokers that are sent to no more until they have answered: those with `_REQUESTS_IN_FLIGHT` requests.
+
+    In the place of aiokafka's set of brokers with one: a round trip takes as long as several batches, and what became
+    ready meanwhile would wait for it. Order is kept all the same: a partition has one batch on its way.
+    """
+
+    def __init__(self) -> None:
+        self._requests: Counter[int] = Counter()
+
+    def add(self, node: int) -> None:
+        self._requests[node] += 1
+
+    def remove(self, node: int) -> None:
+        self._requests[node] -= 1
+
+    def __contains__(self, node: int) -> bool:
+        return self._requests[node] >= _REQUESTS_IN_FLIGHT
+
+
 class BatchProducer(Producer):
     """Faust's producer, with whole record batches beside single messages.
 
@@ -67,6 +94,11 @@ class BatchProducer(Producer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (faust's signature)
         super().__init__(*args, **kwargs)
         self._room = _Room(_MOST_BYTES_ON_THEIR_WAY)
+
+    def _new_producer(self, transactional_id: str | None = None) -> AIOKafkaProducer:
+        producer = super()._new_producer(transactional_id)
+        producer._sender._in_flight = _InFlight()
+        return producer
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
