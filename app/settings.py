@@ -87,7 +87,8 @@ class Settings(BaseSettings):
 
     # -- transport
     fetch_max_wait_ms: Annotated[int, Field(ge=1, le=30000)] = Field(
-        500, description="how long the broker may hold an empty fetch"
+        50,
+        description="how long the broker may hold an empty fetch; partitions that had records wait for its end too",
     )
     fetch_max_records: Annotated[int, Field(ge=1, le=100000)] = Field(
         2000, description="records that one batch brings to an agent; bounds the time that the loop is held"

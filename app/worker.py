@@ -58,7 +58,7 @@ log = structlog.get_logger(__name__)
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # glibc's malloc.h
 
 
 class PixguardApp(BatchApp):
@@ -268,6 +268,7 @@ def _keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another C library
         return
+    mallopt(_ARENA_MAX, 1)  # the fetching thread's own arena would give its memory back all the same
     mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that glibc takes
     mallopt(_TRIM_THRESHOLD, 1 << 30)
     mallopt(_TOP_PAD, 64 << 20)

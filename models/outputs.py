@@ -15,8 +15,8 @@ from app.topics import Topic
 __all__ = ["Send", "keyed_sends", "merge", "sends_by_id"]
 
 
-_MERGED_MOST = 1000
-"""Messages of one record batch: joining more would cost what a record batch does."""
+_MERGED_BYTES = 900_000
+"""Values of one send that others were put into, at most: what goes into one record batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +30,29 @@ class Send:
 
 
 def merge(batches: Iterable[Iterable[Send]]) -> list[Send]:
-    """Put what goes to one partition into one send where it is little; within a partition the order stays."""
-    groups: dict[tuple[str, int], list[Send]] = {}
+    """Put what goes to one partition into as few sends as record batches are needed; there the order stays.
+
+    A partition has one record batch on its way, so those that wait for each other should be few.
+    """
+    groups: dict[tuple[str, int], list[list[Send]]] = {}
+    sizes: dict[tuple[str, int], int] = {}
     for sends in batches:
         for send in sends:
-            groups.setdefault((send.topic, send.partition), []).append(send)
-    merged: list[Send] = []
-    for (topic, partition), group in groups.items():
-        if len(group) == 1 or sum(len(send.values) for send in group) > _MERGED_MOST:
-            merged += group
-            continue
-        keys = [key for send in group for key in send.keys]
-        merged.append(Send(topic, partition, keys, [value for send in group for value in send.values]))
-    return merged
+            place, size = (send.topic, send.partition), ByteColumn.of(send.values).nbytes
+            if place in groups and sizes[place] + size <= _MERGED_BYTES:
+                groups[place][-1].append(send)
+                sizes[place] += size
+            else:
+                groups.setdefault(place, []).append([send])
+                sizes[place] = size
+    return [_joined(group) for parts in groups.values() for group in parts]
+
+
+def _joined(group: Sequence[Send]) -> Send:
+    if len(group) == 1:
+        return group[0]
+    keys, values = ([ByteColumn.of(getattr(send, name)) for send in group] for name in ("keys", "values"))
+    return Send(group[0].topic, group[0].partition, ByteColumn.joined(keys), ByteColumn.joined(values))
 
 
 def sends_by_id(

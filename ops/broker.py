@@ -52,6 +52,10 @@ BROKER_CONFIG: Mapping[str, str] = MappingProxyType(
         # After a kill -9 the controller believes in the old incarnation for so long (default 9 s).
         "broker.session.timeout.ms": "2000",
         "broker.heartbeat.interval.ms": "500",
+        # As large as the system lets them grow: the default of 100 KB is what a worker could write at a time, and it
+        # writes between two batches only.
+        "socket.receive.buffer.bytes": "-1",
+        "socket.send.buffer.bytes": "-1",
         "message.max.bytes": str(_MAX_BATCH_BYTES),
         "replica.fetch.max.bytes": str(_MAX_BATCH_BYTES),
         "socket.request.max.bytes": str(4 * _MAX_BATCH_BYTES),

@@ -9,6 +9,7 @@ import faust
 from faust.types import TP, EventT
 from mode.supervisors import ForfeitOneForOneSupervisor
 
+from app.batching.batch import Batch
 from app.batching.consumer import BatchConsumer
 from app.batching.producer import BatchProducer
 from app.batching.schema import BatchSchema
@@ -18,6 +19,7 @@ from app.batching.transport import BatchTransport
 _MESSAGE_BYTES = 1_000_000
 _CHECKPOINT_BYTES = 16 * 1024 * 1024
 _FETCH_BYTES = 4 * 1024 * 1024
+_STEP_BYTES = 2 * 1024 * 1024
 _AGENT_POLL_S = 0.002
 
 
@@ -53,6 +55,9 @@ class BatchApp(faust.App):
         How long the broker may hold a fetch back, and for how many bytes.
     fetch_max_records
         Records of one batch, at most. Batches of a changelog end with a record batch instead, and may be longer.
+    step_max_bytes
+        What the values of one batch have, and those of all batches that an agent is given together, at most; unless a
+        single record has more. While an agent is at work, nothing is sent and nothing arrives.
     max_queued_batches
         Batches of one partition that wait for its agent, at most, before fetching from it pauses.
     max_pending_records
@@ -74,6 +79,7 @@ class BatchApp(faust.App):
         fetch_max_wait_ms: int = 500,
         fetch_min_bytes: int = 1,
         fetch_max_records: int = 10_000,
+        step_max_bytes: int = _STEP_BYTES,
         max_queued_batches: int = 2,
         max_pending_records: int = 200_000,
         read_committed: bool = False,
@@ -83,6 +89,7 @@ class BatchApp(faust.App):
         self.fetch_max_wait_ms = fetch_max_wait_ms
         self.fetch_min_bytes = fetch_min_bytes
         self.fetch_max_records = fetch_max_records
+        self.step_max_bytes = step_max_bytes
         self.max_queued_batches = max_queued_batches
         self.max_pending_records = max_pending_records
         self.read_committed = read_committed
@@ -153,11 +160,11 @@ class BatchApp(faust.App):
         """
         async for event in stream.noack().events():
             events = [event]
-            records = len(event.value)
+            size = cast("Batch", event.value).nbytes
             partitions = {event.message.tp}
             while (following := self._waiting(stream)) is not None:
-                records += len(following.value)
-                if following.message.tp in partitions or records > self.fetch_max_records:
+                size += cast("Batch", following.value).nbytes
+                if following.message.tp in partitions or size > self.step_max_bytes:
                     break
                 partitions.add(following.message.tp)
                 events.append(self._take(stream))

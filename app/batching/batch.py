@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from faust.types import TP
 
+from app.domain.byte_column import ByteColumn
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Batch:
@@ -49,6 +51,13 @@ class Batch:
         # The records stay out of it: a payment's fields must not reach a log.
         return f"<Batch {self.tp.topic}-{self.tp.partition} [{self.base}, {self.next_offset}) records={len(self)}>"
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        if isinstance(self.values, ByteColumn):
+            return self.values.nbytes
+        return sum(len(value) for value in self.values if value is not None)
+
     def trim(self, offset: int) -> "Batch":
         """Return the part of the batch from `offset` on, which may be without records.
 
@@ -67,8 +76,17 @@ class Batch:
         first = bisect_left(self.offsets, offset)
         return self._slice(first, len(self), max(offset, self.base), self.next_offset)
 
-    def pieces(self, max_records: int) -> Iterator["Batch"]:
-        """Yield the batch in parts of at most `max_records` records that follow each other without a gap."""
+    def pieces(self, max_records: int, max_bytes: int) -> Iterator["Batch"]:
+        """Yield the batch in parts that follow each other without a gap.
+
+        Parameters
+        ----------
+        max_records
+            Of one part.
+        max_bytes
+            Of the values of one part, by their mean size.
+        """
+        max_records = max(1, min(max_records, max_bytes * len(self) // max(1, self.nbytes)))
         if len(self) <= max_records:
             yield self
             return

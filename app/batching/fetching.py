@@ -321,7 +321,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         if tp.topic in self.app.tables.changelog_topics:
             # A checkpoint is one record batch, and a restored state must not stop in the middle of one.
             return [batch], has_more
-        return list(batch.pieces(max_records)), has_more
+        return list(batch.pieces(max_records, self.app.step_max_bytes)), has_more
 
     @staticmethod
     def _release(fetcher: Any, partition: Any) -> None:  # noqa: ANN401  (aiokafka's untyped internals)

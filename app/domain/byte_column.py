@@ -98,6 +98,11 @@ class ByteColumn(Sequence["bytes | None"]):
         count = len(strings)
         return cls(buffer, np.arange(count, dtype=np.int64) * width, np.full(count, width, np.int64))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all strings."""
+        return int(np.maximum(self.lengths, 0).sum())
+
     def take(self, places: NDArray[np.intp]) -> ByteColumn:
         """Return the column of the strings at these places, in their order; it shares the buffer."""
         return ByteColumn(self.buffer, self.starts[places], self.lengths[places])
