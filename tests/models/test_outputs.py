@@ -38,3 +38,15 @@ def test_merging_keeps_every_message_and_the_order_within_a_partition(batches: l
     merged = merge(batches)
     assert _by_place(merged) == _by_place([send for sends in batches for send in sends])
     assert len({(send.topic, send.partition) for send in merged}) == len(merged)
+
+
+def test_no_send_is_larger_than_a_record_batch() -> None:
+    """Unless it was before: what would not fit goes behind it."""
+    sends = [Send("a", 0, [None], [bytes(size)]) for size in (500_000, 300_000, 200_000, 2_000_000, 1)]
+    merged = merge([[send] for send in sends])
+    assert [[len(value or b"") for value in send.values] for send in merged] == [
+        [500_000, 300_000],
+        [200_000],
+        [2_000_000],
+        [1],
+    ]

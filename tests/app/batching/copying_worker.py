@@ -27,17 +27,18 @@ class Copying(BatchApp):
 
     async def copy(self, stream: Any) -> None:  # noqa: ANN401
         """Copy each batch."""
-        async for event in stream.noack().events():
-            batch = event.value
-            if self.fail_at in batch.values:
-                raise ArithmeticError("boom")
-            offsets = [b"%d" % offset for offset in batch.offsets]
-            await (
-                await self.batch_producer.send_records(
-                    self.outputs, batch.tp.partition, offsets, batch.values, batch.timestamps_ms
+        async for events in self.rounds(stream):
+            for event in events:
+                batch = event.value
+                if self.fail_at in batch.values:
+                    raise ArithmeticError("boom")
+                offsets = [b"%d" % offset for offset in batch.offsets]
+                await (
+                    await self.batch_producer.send_records(
+                        self.outputs, batch.tp.partition, offsets, batch.values, batch.timestamps_ms
+                    )
                 )
-            )
-            self.done.append(event)
+                self.done.append(event)
 
     async def ack_all(self) -> None:
         """Acknowledge what is copied."""

@@ -80,6 +80,7 @@ class RecordingApp(BatchApp):
         super().__init__(group, **options)
         self.source = source
         self.batches: list[Batch] = []
+        self.steps: list[list[Batch]] = []
         self.held: list[Any] = []
         self.journal: list[str] = []
         self.may_process = asyncio.Event()
@@ -88,11 +89,13 @@ class RecordingApp(BatchApp):
 
     async def record(self, stream: Any) -> None:  # noqa: ANN401
         """Keep each batch."""
-        async for event in stream.noack().events():
+        async for events in self.rounds(stream):
             await self.may_process.wait()
-            self.journal.append("batch")
-            self.batches.append(event.value)
-            self.held.append(event)
+            self.steps.append([event.value for event in events])
+            for event in events:
+                self.journal.append("batch")
+                self.batches.append(event.value)
+                self.held.append(event)
 
     def ack_all(self) -> None:
         """Acknowledge, last first: the order must not matter."""

@@ -27,10 +27,14 @@ def batches(draw: st.DrawFn) -> Batch:
     return batch_at(base, offsets, end + draw(st.integers(1 if end == base else 0, 5)))
 
 
-@given(batch=batches(), max_records=st.integers(1, 10))
-def test_pieces_cover_the_batch_in_order_without_gap_or_overlap(batch: Batch, max_records: int) -> None:
+@given(batch=batches(), max_records=st.integers(1, 10), max_bytes=st.integers(1, 40))
+def test_pieces_cover_the_batch_in_order_without_gap_or_overlap(batch: Batch, max_records: int, max_bytes: int) -> None:
     """Each piece starts where the previous ended, none is too long, and together they are the batch."""
-    pieces = list(batch.pieces(max_records))
+    pieces = list(batch.pieces(max_records, max_bytes))
+    assert sum(piece.nbytes for piece in pieces) == batch.nbytes == sum(len(value or b"") for value in batch.values)
+    longest = max((len(value or b"") for value in batch.values), default=0)
+    assert all(len(piece) == 1 or len(piece) * batch.nbytes <= max_bytes * len(batch) for piece in pieces)
+    assert all(piece.nbytes <= max(longest, max_bytes * longest) for piece in pieces)
     assert [piece.base for piece in pieces] == [batch.base, *(piece.next_offset for piece in pieces[:-1])]
     assert pieces[-1].next_offset == batch.next_offset
     assert all(len(piece) <= max_records for piece in pieces)

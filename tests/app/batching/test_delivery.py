@@ -33,6 +33,29 @@ async def test_every_record_is_delivered_once_in_order_and_in_bounded_batches(
     assert not app.batch_consumer._gap  # where stock lists the offsets inside a batch, one by one
 
 
+async def test_what_waits_of_several_partitions_comes_together(
+    cluster: Cluster, make_app: MakeApp, until: Until
+) -> None:
+    """While an agent is at work, batches gather: at most one of a partition, and no more bytes than a step may have."""
+    source = await cluster.create(partitions=4)
+    app = make_app(source, fetch_max_records=100, step_max_bytes=1_000)
+    await app.start()
+    app.may_process.clear()
+    for partition in range(4):
+        await cluster.fill(source, partition, range(300))
+    await until(lambda: len(app.steps) == 0 and app.batch_consumer.taken_partitions() != set())
+    await until(lambda: sum(progress.queued_batches() for progress in app.batch_consumer._progress.values()) >= 6)
+    app.may_process.set()
+    await until(lambda: len(app.numbers()) == 1_200)
+    assert max(len(step) for step in app.steps) > 1
+    for step in app.steps:
+        assert len({batch.tp for batch in step}) == len(step)
+        assert len(step) == 1 or sum(batch.nbytes for batch in step) <= 1_000
+    for partition in range(4):
+        batches = [batch for batch in app.batches if batch.tp == TP(source, partition)]
+        assert [offset for batch in batches for offset in batch.offsets] == list(range(300))
+
+
 async def test_no_commit_passes_an_unacknowledged_batch(cluster: Cluster, make_app: MakeApp, until: Until) -> None:
     """Later acknowledgements are committed once the earlier batch is acknowledged, then all at once."""
     source = await cluster.create()

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import RequestTimedOutError
 
 from app.batching import BatchApp, OversizeError
-from tests.app.batching.recording import Cluster, MakeApp
+from tests.app.batching.recording import Cluster, MakeApp, Until
 
 MEBIBYTE = 1024 * 1024
 
@@ -101,6 +101,38 @@ async def test_a_retry_after_a_lost_answer_appends_nothing_twice(
     await (await app.batch_producer.send_records(topic, 0, [b"k"], [b"once"], [0]))
     assert len(lost) == 1
     assert [each.value for each in await cluster.read(topic)] == [b"once"]
+
+
+async def test_a_slow_answer_holds_up_its_own_partition_alone(
+    cluster: Cluster, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """What is ready for others is sent meanwhile; what follows in the partition waits, so that the order is kept."""
+    topic = await cluster.create(partitions=2)
+    app = await started(make_app(topic))
+    client: Any = app.batch_producer._ensure_producer().client
+    send, answer_may_come, held = client.send, asyncio.Event(), []
+
+    async def hold_first_answer(node: int, request: object, **options: object) -> object:
+        first = type(request).__name__.startswith("Produce") and not held
+        held.append(first)
+        answer = await send(node, request, **options)
+        if first:
+            await answer_may_come.wait()
+        return answer
+
+    monkeypatch.setattr(client, "send", hold_first_answer)
+    first = await app.batch_producer.send_records(topic, 0, [b"k"], [b"first"], [0])
+    await until(lambda: bool(held))
+    second = asyncio.ensure_future(app.batch_producer.send_records(topic, 0, [b"k"], [b"second"], [0]))
+    async with asyncio.timeout(10):
+        await (await app.batch_producer.send_records(topic, 1, [b"k"], [b"other"], [0]))
+    assert not first.done()  # type: ignore[attr-defined]
+    assert [each.value for each in await cluster.read(topic, partitions=2) if each.partition == 0] == [b"first"]
+    answer_may_come.set()
+    await first
+    await (await second)
+    records = await cluster.read(topic, partitions=2)
+    assert [each.value for each in records if each.partition == 0] == [b"first", b"second"]
 
 
 async def test_a_prepared_batch_takes_in_nothing_else(cluster: Cluster, make_app: MakeApp) -> None:

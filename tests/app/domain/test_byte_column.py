@@ -47,6 +47,24 @@ def test_strings_may_lie_anywhere_in_the_buffer() -> None:
     assert list(column) == [b"ef", b"abc", None, b"bc"]
 
 
+@given(parts=st.lists(STRINGS, max_size=4), places=st.data())
+def test_joined_columns_are_one_behind_the_other(parts: list[list[bytes | None]], places: st.DataObject) -> None:
+    """Whatever part of its buffer each takes, and wherever its absent strings are said to start."""
+    columns, expected = [], []
+    for strings in parts:
+        column = ByteColumn.from_list(strings)
+        starts = np.where(column.lengths < 0, 99, column.starts)
+        kept = np.array(places.draw(st.lists(st.integers(0, max(0, len(strings) - 1)), max_size=4)), np.intp)
+        kept = kept[: len(kept) if strings else 0]
+        columns.append(ByteColumn(column.buffer, starts, column.lengths).take(kept))
+        expected += [strings[place] for place in kept]
+    joined = ByteColumn.joined(columns)
+    assert list(joined) == expected
+    assert joined.nbytes == sum(len(string or b"") for string in expected)
+    assert joined.starts.flags.c_contiguous
+    assert joined.lengths.flags.c_contiguous
+
+
 def test_a_place_outside_is_an_index_error() -> None:
     """As of any sequence."""
     with pytest.raises(IndexError):
