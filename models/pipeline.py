@@ -61,7 +61,9 @@ def warm_up(decoder: TransactionDecoder, pack: RulePack) -> None:
     and decide nothing. So it is done before a worker joins its group.
     """
     first, second = (Pipeline(1, decoder, pack) for _ in range(2))
+    # One and several: a column of a single row counts as contiguous, and Numba compiles for each kind of array.
     first.push([Message(b"2", _SPECIMEN, -1)])
+    first.push([Message(b"2", _SPECIMEN.replace(b"aaaaaaaaaaa", b"%011d" % number), -1) for number in range(3)])
     for full, empty in zip(first.states, second.states, strict=True):
         keys, values = full.export()
         full.acknowledged()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import structlog
 from faust.stores.base import Store
 from faust.tables.base import Collection
@@ -26,6 +27,7 @@ from mode import Service
 from app import metrics
 from app.batching import CLAIM_KEY, Batch, BatchApp, BatchSchema, Claims
 from app.clock import Clock
+from app.domain.byte_column import ByteColumn
 from app.topics import MAX_CHECKPOINT_BYTES
 from tables.cold import EXPIRE_MOST, ColdStore
 from tables.recovery import RecoveryMeter, RecoveryProgress
@@ -128,12 +130,13 @@ class ShardStore(Store[bytes, bytes]):
         raise NotImplementedError("the changelog is the backup")
 
 
-def _rows(records: Batch) -> tuple[Sequence[bytes | None], Sequence[bytes | None]]:
+def _rows(records: Batch) -> tuple[ByteColumn, ByteColumn]:
     """Keys and values without the claim records, which are about the log and no state."""
-    if CLAIM_KEY not in records.keys:
-        return records.keys, records.values
-    rows = [(key, value) for key, value in zip(records.keys, records.values, strict=True) if key != CLAIM_KEY]
-    return [key for key, _ in rows], [value for _, value in rows]
+    keys, values = ByteColumn.of(records.keys), ByteColumn.of(records.values)
+    may_be = np.flatnonzero(keys.lengths == len(CLAIM_KEY))
+    claims = [place for place in may_be.tolist() if keys[place] == CLAIM_KEY]
+    kept = np.delete(np.arange(len(keys)), claims)
+    return keys.take(kept), values.take(kept)
 
 
 class ShardTable(Collection):
@@ -185,7 +188,7 @@ class ShardTable(Collection):
         """Whether this worker only follows the partition, whose owner is another."""
         return bool(self.app.assignor.is_standby(TP(self.changelog_topic_name, partition)))
 
-    async def append(self, partition: int, keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
+    async def append(self, partition: int, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> int:
         """Append one checkpoint as one record batch; the offset of its last record, acknowledged by all replicas.
 
         Raises

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.byte_column import ByteColumn
 from app.domain.records import GapError, Records, from_offset
 from tables.ids import IdMemory
 from tables.profiles import Profiles
@@ -126,12 +127,11 @@ class PartitionState:
             self._control[name] = content
             self._changed_control.add(name)
 
-    def export(self) -> tuple[list[bytes], list[bytes | None]]:
+    def export(self) -> tuple[ByteColumn, ByteColumn]:
         """A checkpoint: keys and values of what changed since the last one, the position row last."""
-        keys: list[bytes]
-        values: list[bytes | None]
+        keys: list[bytes | None] = []
+        values: list[bytes | None] = []
         profile_keys, profile_values = self.profiles.export_dirty()
-        keys, values = list(profile_keys), list(profile_values)
         for name, memory in self.memories.items():
             written, removed = memory.close_segment()
             for sequence, content in (*written, *((sequence, None) for sequence in removed)):
@@ -143,7 +143,10 @@ class PartitionState:
         self._changed_control.clear()
         keys.append(POSITION_KEY)
         values.append(_position_encoder.encode(_Position(self._next_offset, self._seen_rows())))
-        return keys, values
+        return (
+            ByteColumn.joined([profile_keys, ByteColumn.from_list(keys)]),
+            ByteColumn.joined([profile_values, ByteColumn.from_list(values)]),
+        )
 
     def _seen_rows(self) -> dict[str, dict[int, int]]:
         return {
@@ -163,20 +166,17 @@ class PartitionState:
         ValueError
             For a row that this version did not write.
         """
-        profile_keys: list[bytes] = []
-        profile_values: list[bytes] = []
-        for key, value in zip(keys, values, strict=True):
-            if key is None:
-                raise ValueError("changelog: expected a key, got none")
-            if len(key) == PROFILE_KEY_BYTES and value is not None:
-                profile_keys.append(key)
-                profile_values.append(value)
-            else:
-                self._restore_control_row(key, value)
-        if profile_keys:
-            self.profiles.restore(profile_keys, profile_values)
+        named, rows = ByteColumn.of(keys), ByteColumn.of(values)
+        are_profiles = (named.lengths == PROFILE_KEY_BYTES) & (rows.lengths >= 0)
+        for place in np.flatnonzero(~are_profiles).tolist():
+            self._restore_control_row(named[place], rows[place])
+        profiles = np.flatnonzero(are_profiles)
+        if len(profiles):
+            self.profiles.restore(named.take(profiles), rows.take(profiles))
 
-    def _restore_control_row(self, key: bytes, value: bytes | None) -> None:
+    def _restore_control_row(self, key: bytes | None, value: bytes | None) -> None:
+        if key is None:
+            raise ValueError("changelog: expected a key, got none")
         if key.startswith(_IDS_PREFIX.encode()):
             name, _, sequence = key.decode().removeprefix(_IDS_PREFIX).partition("/")
             if name not in self.memories:

@@ -6,10 +6,11 @@ The arrays grow between events only. Time comes from the events; nothing here re
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
+from app.domain.byte_column import ByteColumn
 from tables import kernel
 from tables.catalog import CATALOG, Catalog
 from tables.growth import IndexGrowth, longer
@@ -44,6 +45,10 @@ RESERVED_ROWS = 1 << 22
 
 EVICTION_SLOTS = 1 << 17
 """Slots that one call of `evict` looks at."""
+
+
+def _name(keys: ByteColumn, place: int) -> str:
+    return (keys[place] or b"").hex()
 
 
 class BlobError(ValueError):
@@ -242,7 +247,7 @@ class Profiles:
         values = self.update(event)[0].tolist()
         return {name: None if values[i] != values[i] else values[i] for name, i in names.items()}
 
-    def export_dirty(self, limit: int | None = None) -> tuple[list[bytes], list[bytes]]:
+    def export_dirty(self, limit: int | None = None) -> tuple[ByteColumn, ByteColumn]:
         """Return keys and blobs of changed rows, those that changed first in front.
 
         They count as exported until `clear_dirty` says that the changelog has them; a row that changes in between is
@@ -265,18 +270,16 @@ class Profiles:
             self._state.dirty[clean] = CLEAN
         self._exported.clear()
 
-    def _export(self, slots: Array) -> tuple[list[bytes], list[bytes]]:
+    def _export(self, slots: Array) -> tuple[ByteColumn, ByteColumn]:
         state = self._state
         ends = np.empty(len(slots), np.int64)
         words = np.empty(kernel.measure_rows(state, slots, ends), np.int64)
         kernel.export_rows(state, slots, self._fingerprint, words)
-        raw = words.tobytes()
-        stops = (ends * 8).tolist()
-        values = [raw[start:stop] for start, stop in zip([0, *stops[:-1]], stops, strict=True)] if stops else []
-        hashes = state.headers["hash"][slots].tobytes()
-        return [hashes[i : i + 8] for i in range(0, len(hashes), 8)], values
+        lengths = np.diff(ends, prepend=0) * 8
+        values = ByteColumn(words.view(np.uint8), ends * 8 - lengths, lengths)
+        return ByteColumn.fixed(state.headers["hash"][slots]), values
 
-    def restore(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+    def restore(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
         """Take up blobs in log order; a later one of a key replaces an earlier one. Rows restored are clean.
 
         Raises
@@ -284,14 +287,15 @@ class Profiles:
         BlobError
             For a blob that is damaged, belongs to another key, or was written by another catalog or layout.
         """
-        lengths = np.fromiter(map(len, values), np.int64, len(values))
+        named, blobs = ByteColumn.of(keys), ByteColumn.of(values)
+        lengths = blobs.lengths
         wrong = np.flatnonzero((lengths % 8 != 0) | (lengths < 8 * BLOB_WORDS_MIN))
         if len(wrong):
-            raise BlobError(f"row {keys[wrong[0]].hex()}: expected a blob, got {lengths[wrong[0]]} bytes")
-        words = np.frombuffer(b"".join(values), np.int64)
-        hashes = np.frombuffer(b"".join(keys), np.uint64)
-        if len(hashes) != len(lengths):
-            raise BlobError(f"rows: expected one key of 8 bytes for each of {len(lengths)} values, got {len(hashes)}")
+            raise BlobError(f"row {_name(named, wrong[0])}: expected a blob, got {lengths[wrong[0]]} bytes")
+        words = blobs.packed().view(np.int64)
+        if len(named) != len(lengths) or (named.lengths != 8).any():
+            raise BlobError(f"rows: expected one key of 8 bytes for each of {len(lengths)} values, got {len(named)}")
+        hashes = named.packed().view(np.uint64)
         if self.cold is not None:
             self.cold.discard(hashes)
         self._grow_rows(len(hashes))
@@ -304,7 +308,7 @@ class Profiles:
             )
             if problem:
                 raise BlobError(
-                    f"row {keys[done].hex()}: expected the {PROBLEMS[problem]} of stage {self.stage}, catalog "
+                    f"row {_name(named, done)}: expected the {PROBLEMS[problem]} of stage {self.stage}, catalog "
                     f"{self.catalog.fingerprint[:12]}, got another: restore it with the version that wrote it"
                 )
 
@@ -337,11 +341,11 @@ class Profiles:
         if len(slots) > most:
             slots = slots[np.argpartition(touched_ms[slots], most)[:most]]
         slots = start + slots[np.argsort(touched_ms[slots], kind="stable")]
-        exported = self._export(slots)
+        keys, blobs = self._export(slots)
         self._growth.catch_up(state)
         kernel.drop_rows(state, slots)
         self._growth.catch_up(state)
-        return exported
+        return cast("list[bytes]", list(keys)), cast("list[bytes]", list(blobs))
 
     def _grow_rows(self, count: int) -> None:
         """Make room for this many new rows."""

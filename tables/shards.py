@@ -48,7 +48,7 @@ class Acknowledged(Protocol):
 class Checkpoints(Protocol):
     """The log that checkpoints are appended to."""
 
-    async def append(self, partition: int, keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
+    async def append(self, partition: int, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> int:
         """Append one checkpoint, all or nothing; the offset of its last record, once no crash can lose it."""
 
     async def crash(self, error: BaseException) -> None:
@@ -160,7 +160,7 @@ class Shard:
 
     async def _write_checkpoint(
         self,
-        keys: Sequence[bytes],
+        keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
         events: Sequence[Acknowledged],
         outputs: Sequence[Awaitable[None]],

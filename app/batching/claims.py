@@ -154,7 +154,7 @@ class Claims:
             log.info("claimed", log=self._topic, partitions=new, seconds=round(time.monotonic() - started_s, 3))
 
     async def append(
-        self, partition: int, keys: Sequence[bytes], values: Sequence[bytes | None], timestamps_ms: Sequence[int]
+        self, partition: int, keys: Sequence[bytes | None], values: Sequence[bytes | None], timestamps_ms: Sequence[int]
     ) -> int:
         """Append one record batch to a claimed partition; the offset of its last record, once it is acknowledged.
 
@@ -208,7 +208,7 @@ class Claims:
         self,
         partition: int,
         claim: _Claim,
-        keys: Sequence[bytes],
+        keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
         timestamps_ms: Sequence[int],
     ) -> int:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from app.domain.memory import compiled
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -59,17 +61,10 @@ class ByteColumn(Sequence["bytes | None"]):
         """Return the strings of all columns, one column behind the other, copied; a single one is returned as it is."""
         if len(columns) == 1:
             return columns[0]
-        texts, starts, taken = [np.zeros(0, np.uint8)], [np.zeros(0, np.int64)], 0
-        for column in columns:
-            present = column.lengths > 0
-            # Of its buffer, which may be a whole fetch, the part that its strings lie in.
-            first = int(column.starts[present].min(initial=len(column.buffer)))
-            end = int((column.starts + column.lengths)[present].max(initial=first))
-            texts.append(column.buffer[first:end])
-            starts.append(np.where(present, column.starts - first + taken, 0))
-            taken += end - first
         lengths = np.concatenate([np.zeros(0, np.int64), *(column.lengths for column in columns)])
-        return cls(np.concatenate(texts), np.concatenate(starts), lengths)
+        taken = np.maximum(lengths, 0)
+        texts = [np.zeros(0, np.uint8), *(column.packed() for column in columns)]
+        return cls(np.concatenate(texts), np.cumsum(taken) - taken, lengths)
 
     @classmethod
     def fixed(cls, strings: NDArray[Any]) -> ByteColumn:
@@ -102,6 +97,16 @@ class ByteColumn(Sequence["bytes | None"]):
     def nbytes(self) -> int:
         """Bytes of all strings."""
         return int(np.maximum(self.lengths, 0).sum())
+
+    def packed(self, gap: int = 0, padding: int = 0) -> NDArray[np.uint8]:
+        """Return the strings one after the other, each with `gap` zero bytes behind it, and `padding` at the end."""
+        lengths = np.maximum(self.lengths, 0)
+        text = np.zeros(int(lengths.sum()) + gap * len(lengths) + padding, np.uint8)
+        # One signature, whoever made the column: compiled at a worker's start, not at the first buffer of another kind.
+        buffer = self.buffer.view()
+        buffer.flags.writeable = False
+        _pack(text, buffer, self.starts, lengths, gap)
+        return text
 
     def take(self, places: NDArray[np.intp]) -> ByteColumn:
         """Return the column of the strings at these places, in their order; it shares the buffer."""
@@ -140,3 +145,18 @@ class ByteColumn(Sequence["bytes | None"]):
     def __repr__(self) -> str:
         # The strings stay out of it: a payment's fields must not reach a log.
         return f"<ByteColumn of {len(self)}>"
+
+
+@compiled
+def _pack(
+    text: NDArray[np.uint8],
+    buffer: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    gap: int,
+) -> None:
+    place = 0
+    for row in range(len(lengths)):
+        length = lengths[row]
+        text[place : place + length] = buffer[starts[row] : starts[row] + length]
+        place += length + gap

@@ -15,7 +15,7 @@ from app.domain.byte_column import ByteColumn
 from app.domain.compiled_forms import KEY_FORMS
 from app.domain.field_checks import TimeLimits, bounds
 from app.domain.fields import FIELDS, FIELDS_BY_NAME, TRANSACTION_DTYPE, Kind
-from app.domain.memory import PADDING, compiled
+from app.domain.memory import PADDING
 from app.domain.scanner_kernel import KIND_CODES, scan_batch
 from app.domain.siphash import HashKey
 
@@ -121,7 +121,7 @@ class Scanner:
             Shape (n,). Where it is false the row holds rubbish.
         """
         messages, named = ByteColumn.of(values), ByteColumn.of(keys)
-        text, key_text = _joined(messages, 1), _joined(named, 0)
+        text, key_text = messages.packed(1, len(PADDING)), named.packed(0, len(PADDING))
         accepted = np.zeros(len(messages), np.bool_)
         self._state["named"] = 0
         self._state["present"] = 0
@@ -141,29 +141,6 @@ class Scanner:
             accepted,
         )
         return accepted
-
-
-def _joined(column: ByteColumn, gap: int) -> NDArray[np.uint8]:
-    """The strings one after the other, each with `gap` zero bytes behind it, and the padding."""
-    lengths = np.maximum(column.lengths, 0)
-    text = np.zeros(int(lengths.sum()) + gap * len(lengths) + len(PADDING), np.uint8)
-    _join(text, column.buffer, column.starts, lengths, gap)
-    return text
-
-
-@compiled
-def _join(
-    text: NDArray[np.uint8],
-    buffer: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    gap: int,
-) -> None:
-    place = 0
-    for row in range(len(lengths)):
-        length = lengths[row]
-        text[place : place + length] = buffer[starts[row] : starts[row] + length]
-        place += length + gap
 
 
 def _column(name: str) -> int:

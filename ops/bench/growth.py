@@ -20,6 +20,7 @@ import numpy as np
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from agents.controls import DEFAULT_RULES, read_pack
+from app.domain.byte_column import ByteColumn
 from app.domain.field_checks import TimeLimits
 from app.domain.records import Stretch
 from app.domain.siphash import HashKey
@@ -117,7 +118,7 @@ class _Path:
         self.events += len(values)
         return received, decided
 
-    def checkpoint(self, state: PartitionState) -> tuple[list[bytes], list[bytes | None]]:
+    def checkpoint(self, state: PartitionState) -> tuple[ByteColumn, ByteColumn]:
         """Write what changed, as a worker would."""
         rows = state.profiles.dirty
         start_s = time.process_time()
