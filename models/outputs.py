@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.byte_column import ByteColumn
+from app.domain.byte_column import ByteColumn, bytes_of
 from app.domain.partitioner import partition_of, partitions_of_ids
 from app.topics import Topic
 
@@ -38,7 +38,7 @@ def merge(batches: Iterable[Iterable[Send]]) -> list[Send]:
     sizes: dict[tuple[str, int], int] = {}
     for sends in batches:
         for send in sends:
-            place, size = (send.topic, send.partition), ByteColumn.of(send.values).nbytes
+            place, size = (send.topic, send.partition), bytes_of(send.values)
             if place in groups and sizes[place] + size <= _MERGED_BYTES:
                 groups[place][-1].append(send)
                 sizes[place] += size

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from faust.types import TP
 
-from app.domain.byte_column import ByteColumn
+from app.domain.byte_column import bytes_of
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -54,9 +54,7 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Bytes of the values."""
-        if isinstance(self.values, ByteColumn):
-            return self.values.nbytes
-        return sum(len(value) for value in self.values if value is not None)
+        return bytes_of(self.values)
 
     def trim(self, offset: int) -> "Batch":
         """Return the part of the batch from `offset` on, which may be without records.

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ByteColumn"]
+__all__ = ["ByteColumn", "bytes_of"]
+
+
+def bytes_of(strings: Sequence[bytes | None]) -> int:
+    """Return how many bytes the strings have together."""
+    if isinstance(strings, ByteColumn):
+        return int(np.maximum(strings.lengths, 0).sum())
+    return sum(len(string) for string in strings if string is not None)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -63,8 +70,12 @@ class ByteColumn(Sequence["bytes | None"]):
             return columns[0]
         lengths = np.concatenate([np.zeros(0, np.int64), *(column.lengths for column in columns)])
         taken = np.maximum(lengths, 0)
-        texts = [np.zeros(0, np.uint8), *(column.packed() for column in columns)]
-        return cls(np.concatenate(texts), np.cumsum(taken) - taken, lengths)
+        text = np.empty(int(taken.sum()), np.uint8)
+        first = 0
+        for column in columns:
+            _write(column, text[first:], 0)
+            first += bytes_of(column)
+        return cls(text, np.cumsum(taken) - taken, lengths)
 
     @classmethod
     def fixed(cls, strings: NDArray[Any]) -> ByteColumn:
@@ -93,19 +104,10 @@ class ByteColumn(Sequence["bytes | None"]):
         count = len(strings)
         return cls(buffer, np.arange(count, dtype=np.int64) * width, np.full(count, width, np.int64))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all strings."""
-        return int(np.maximum(self.lengths, 0).sum())
-
     def packed(self, gap: int = 0, padding: int = 0) -> NDArray[np.uint8]:
         """Return the strings one after the other, each with `gap` zero bytes behind it, and `padding` at the end."""
-        lengths = np.maximum(self.lengths, 0)
-        text = np.zeros(int(lengths.sum()) + gap * len(lengths) + padding, np.uint8)
-        # One signature, whoever made the column: compiled at a worker's start, not at the first buffer of another kind.
-        buffer = self.buffer.view()
-        buffer.flags.writeable = False
-        _pack(text, buffer, self.starts, lengths, gap)
+        text = np.zeros(bytes_of(self) + gap * len(self) + padding, np.uint8)
+        _write(self, text, gap)
         return text
 
     def take(self, places: NDArray[np.intp]) -> ByteColumn:
@@ -145,6 +147,13 @@ class ByteColumn(Sequence["bytes | None"]):
     def __repr__(self) -> str:
         # The strings stay out of it: a payment's fields must not reach a log.
         return f"<ByteColumn of {len(self)}>"
+
+
+def _write(column: ByteColumn, text: NDArray[np.uint8], gap: int) -> None:
+    # One signature, whoever made the column: compiled at a worker's start, not at the first buffer of another kind.
+    buffer = column.buffer.view()
+    buffer.flags.writeable = False
+    _pack(text, buffer, column.starts, np.maximum(column.lengths, 0), gap)
 
 
 @compiled
