@@ -69,7 +69,7 @@ def sends_by_id(
     return sends
 
 
-def keyed_sends(topic: Topic, partitions: int, messages: Sequence[tuple[bytes | None, bytes]]) -> list[Send]:
+def keyed_sends(topic: Topic, partitions: int, messages: Iterable[tuple[bytes | None, bytes]]) -> list[Send]:
     """Group messages by their key's partition; a message without a key goes to partition 0."""
     groups: dict[int, list[tuple[bytes | None, bytes]]] = {}
     for key, value in messages:

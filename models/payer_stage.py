@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.decision import encode_vectors
-from app.domain.frames import CREDIT_DTYPE, debit_dtype, decode_frame
+from app.domain.frames import CREDIT_DTYPE, decode_frame
 from app.domain.records import Records
 from app.domain.rejection import Reason as Fault
 from app.domain.rejection import Rejection, encode_dead_letter
 from app.domain.rejection import Source as Place
-from app.domain.rows import join, select
+from app.domain.rows import join, numbers, parts, select
 from app.topics import DECISIONS, ENRICHED, FEATURES, REJECTED, TRANSACTIONS
 from models.judging import DECIDED_DTYPE, Decided, Observed, judge
 from models.lists import Lists
 from models.outputs import Send, keyed_sends, sends_by_id
-from models.receiver_stage import FEATURES_VERSION, NOTICE_COLUMNS, REUSED_ID
+from models.receiver_stage import DEBIT_DTYPE, FEATURES_VERSION, NOTICE_COLUMNS, REUSED_ID
 from models.rule_file import load_rule_pack
 from models.rules import RulePack
 from models.wording import DecisionWriter
@@ -38,7 +39,6 @@ __all__ = ["PayerOutput", "PayerStage", "decide"]
 
 _RECEIVER_FEATURES = len(CATALOG.stage_features("receiver"))
 _PAYER_FEATURES = len(CATALOG.stage_features("payer"))
-_DEBIT_DTYPE = debit_dtype(_RECEIVER_FEATURES)
 _CREDITED = LOGS["payer"].index("credited")
 _WINDOWS_HERE = 2
 """How much longer this stage remembers: its clock tells when frames were sent, so two of them may lie further apart
@@ -239,7 +239,7 @@ def decide(work: Sequence[tuple[PayerStage, Records]]) -> list[PayerOutput]:
 
 def _decide(work: Sequence[tuple[PayerStage, Records]]) -> PayerOutput:
     one = work[0][0]
-    observed, parts = _observe(work)
+    observed, shares = _observe(work)
     rows = judge(observed, one.pack, one.lists)
     decided = Decided(
         observed.transactions, observed.received_at, rows, one.writer.encode(rows), observed.vectors, one.pack
@@ -247,7 +247,7 @@ def _decide(work: Sequence[tuple[PayerStage, Records]]) -> PayerOutput:
     sends = _decision_sends(decided, one.partitions)
     retries = 0
     rejections: list[Rejection] = []
-    for (stage, _), mine in zip(work, parts, strict=True):
+    for (stage, _), mine in zip(work, shares, strict=True):
         stage.remember(rows[mine.debits])
         if len(mine.repeats):
             answers, faults = stage.answer(mine.repeats, mine.originals)
@@ -259,26 +259,22 @@ def _decide(work: Sequence[tuple[PayerStage, Records]]) -> PayerOutput:
 
 def _observe(work: Sequence[tuple[PayerStage, Records]]) -> tuple[Observed, list[_Mine]]:
     """Let the profiles learn from batches, and read what each new debit is to be decided on."""
-    frames, frames_of = [], []
-    for stage, records in work:
-        taken = list(stage.take(records))
-        frames += taken
-        frames_of.append(len(taken))
-    owners = np.repeat(np.arange(len(work)), frames_of)
-    debit_counts = np.array([len(frame.debits) for frame in frames], np.int64)
-    notice_counts = np.array([len(frame.notices) for frame in frames], np.int64)
-    debits = join([frame.debits for frame in frames], _DEBIT_DTYPE)
+    stages = [stage for stage, _ in work]
+    taken = [list(stage.take(records)) for stage, records in work]
+    frames = list(chain.from_iterable(taken))
+    stage_of = numbers([len(some) for some in taken])
+    debit_frame = numbers([len(frame.debits) for frame in frames])
+    notice_frame = numbers([len(frame.notices) for frame in frames])
+    debits = join([frame.debits for frame in frames], DEBIT_DTYPE)
     notices = join([frame.notices for frame in frames], CREDIT_DTYPE)
-    log_ms = np.repeat(np.array([frame.log_ms for frame in frames], np.int64), debit_counts)
+    log_ms = np.array([frame.log_ms for frame in frames], np.int64)[debit_frame]
     transactions = debits["transaction"]
 
-    ends = np.searchsorted(np.repeat(owners, debit_counts), np.arange(len(work)), "right").tolist()
+    owner = stage_of[debit_frame]
+    shares = parts(owner, len(work))
     first, positions = np.zeros(len(debits), np.bool_), np.zeros(len(debits), np.int64)
-    begin = 0
-    for (stage, _), end in zip(work, ends, strict=True):
-        some = slice(begin, end)
-        first[some], positions[some] = stage.recognise(transactions[some], log_ms[some], debits["retry"][some])
-        begin = end
+    for stage, share in zip(stages, shares, strict=True):
+        first[share], positions[share] = stage.recognise(transactions[share], log_ms[share], debits["retry"][share])
 
     counts = first & ~is_refund(transactions)
     events = debit_events(transactions, debits["receiver"])
@@ -286,32 +282,27 @@ def _observe(work: Sequence[tuple[PayerStage, Records]]) -> tuple[Observed, list
     events["counts"] &= counts
     events = join([events, _notice_events(notices)], EVENT_DTYPE)
     # In the order in which they came: by frame, upstream partition and place in that.
-    number = np.concatenate([np.repeat(np.arange(len(frames)), each) for each in (debit_counts, notice_counts)])
+    frame = np.concatenate([debit_frame, notice_frame])
     upstream = np.concatenate([transactions["source_partition"], notices["source_partition"]])
     place = np.concatenate([transactions["source_offset"] * 2, notices["source_offset"] * 2 + 1])
-    order = np.lexsort((place, upstream, number))
+    order = np.lexsort((place, upstream, frame))
     events = select(events, order)
     found = np.empty((len(events), _PAYER_FEATURES), np.float32)
-    event_ends = np.searchsorted(owners[number[order]], np.arange(len(work)), "right").tolist()
-    begin = 0
-    for (stage, _), end in zip(work, event_ends, strict=True):
-        if end > begin:
-            found[begin:end] = stage.state.profiles.update(events[begin:end])
-        begin = end
+    for stage, share in zip(stages, parts(stage_of[frame[order]], len(work)), strict=True):
+        found[share] = stage.state.profiles.update(events[share])
     where = np.empty(len(events), np.int64)
     where[order] = np.arange(len(events))
     payer_slice = found[where[: len(debits)]]
 
-    parts, begin, begin_new = [], 0, 0
-    for end, end_new in zip(ends, np.append(0, np.cumsum(first))[ends].tolist(), strict=True):
-        repeats = begin + np.flatnonzero(~first[begin:end])
-        parts.append(_Mine(slice(begin_new, end_new), transactions[repeats], positions[repeats]))
-        begin, begin_new = end, end_new
+    mine = []
+    for share, new in zip(shares, parts(owner[first], len(work)), strict=True):
+        repeats = share.start + np.flatnonzero(~first[share])
+        mine.append(_Mine(new, select(transactions, repeats), positions[repeats]))
     if not first.all():
         debits, payer_slice, log_ms, counts = select(debits, first), payer_slice[first], log_ms[first], counts[first]
         transactions = debits["transaction"]
     vectors = CATALOG.vector(debits["receiver"], payer_slice, transactions)
-    return Observed(transactions, debits["received_at"], log_ms, counts, vectors), parts
+    return Observed(transactions, debits["received_at"], log_ms, counts, vectors), mine
 
 
 def _decision_sends(decided: Decided, partitions: int) -> list[Send]:

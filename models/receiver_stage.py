@@ -6,9 +6,10 @@ payer's partition, and credit notices for the receiver's account, so that money 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from app.domain.frames import CREDIT_DTYPE, debit_dtype, encode_frame
 from app.domain.partitioner import account_partitions
 from app.domain.records import Records
 from app.domain.rejection import Reason, Rejection, Source, encode_dead_letter
-from app.domain.rows import put, select
+from app.domain.rows import numbers, parts, put, select
 from app.domain.transaction import TransactionDecoder
 from app.topics import ENRICHED, MARKERS, REJECTED, TRANSACTIONS
 from models.marking import decode_marker
@@ -31,6 +32,7 @@ from tables.partition import PartitionState
 from tables.profiles import Profiles
 
 __all__ = [
+    "DEBIT_DTYPE",
     "FEATURES_VERSION",
     "MARKED_DTYPE",
     "NOTICE_COLUMNS",
@@ -48,8 +50,10 @@ FEATURES_VERSION = CATALOG.fingerprint[:16]
 
 MARKED_DTYPE = np.dtype([("id", "S32"), ("timestamp", "i8")])
 
-_DEBIT_DTYPE = debit_dtype(len(CATALOG.stage_features("receiver")))
-_FRAME_ROWS = 900_000 // (_DEBIT_DTYPE.itemsize + CREDIT_DTYPE.itemsize)
+DEBIT_DTYPE = debit_dtype(len(CATALOG.stage_features("receiver")))
+"""A debit on its way to stage 2, with this catalog's features."""
+
+_FRAME_ROWS = 900_000 // (DEBIT_DTYPE.itemsize + CREDIT_DTYPE.itemsize)
 """Of one frame, at most: Kafka's usual limit of a record batch is 1 MB."""
 
 _MARKER_WINDOW_MS = 91 * 86_400_000
@@ -167,22 +171,21 @@ def receive(work: Sequence[tuple[ReceiverStage, Records]]) -> ReceiverOutput:
     if not fresh:
         return ReceiverOutput([], {}, 0, [])
     one = fresh[0][0]
-    sizes = np.array([len(records.values) for _, records in fresh])
+    owner = numbers([len(records.values) for _, records in fresh])
     log_ms = np.concatenate([np.asarray(records.timestamps_ms, np.int64) for _, records in fresh])
     decoded = one.decoder.decode(
         ByteColumn.joined([ByteColumn.of(records.values) for _, records in fresh]),
         ByteColumn.joined([ByteColumn.of(records.keys) for _, records in fresh]),
         log_ms,
         np.concatenate([np.asarray(records.offsets, np.int64) for _, records in fresh]),
-        np.repeat(np.array([stage.partition for stage, _ in fresh]), sizes),
+        np.array([stage.partition for stage, _ in fresh])[owner],
     )
     rejected = list(decoded.rejected)
     places = np.delete(np.arange(len(log_ms)), [place for place, _ in rejected])
-    owner = np.repeat(np.arange(len(fresh)), sizes)[places]
-    rows, log_ms = decoded.rows, log_ms[places]
+    rows, log_ms, owner = decoded.rows, log_ms[places], owner[places]
     retry, reused = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
     digests = transaction_digest(rows)
-    for (stage, _), part in zip(fresh, _parts(owner, len(fresh)), strict=True):
+    for (stage, _), part in zip(fresh, parts(owner, len(fresh)), strict=True):
         retry[part], reused[part] = stage.recognise(rows[part], digests[part], log_ms[part])
     if reused.any():
         rejected += [(place, REUSED_ID) for place in places[reused].tolist()]
@@ -190,34 +193,22 @@ def receive(work: Sequence[tuple[ReceiverStage, Records]]) -> ReceiverOutput:
         kept = ~reused
         rows, retry, log_ms, owner = select(rows, kept), retry[kept], log_ms[kept], owner[kept]
     counts = ~retry & ~is_refund(rows)
-    debits = np.zeros(len(rows), _DEBIT_DTYPE)
+    debits = np.zeros(len(rows), DEBIT_DTYPE)
     put(debits, "transaction", rows)
     debits["received_at"] = log_ms
     debits["retry"] = retry
     events = _counting(receiver_events(rows), counts)
-    parts = _parts(owner, len(fresh))
-    for (stage, _), part in zip(fresh, parts, strict=True):
+    shares = parts(owner, len(fresh))
+    for (stage, _), part in zip(fresh, shares, strict=True):
         debits["receiver"][part] = stage.state.profiles.update(events[part])
     sends = []
     # All may go to one partition (salaries, or a topic with one), and a frame has its limit.
     for first in range(0, len(debits), _FRAME_ROWS):
         cut = slice(first, first + _FRAME_ROWS)
         sends += _frames(one.partitions, debits[cut], counts[cut])
-    ends = np.cumsum(sizes)
-    letters = []
-    for place, fault in rejected:
-        number = int(np.searchsorted(ends, place, side="right"))
-        stage, records = fresh[number]
-        letters.append(_dead_letter(stage.partition, records, place - int(ends[number] - sizes[number]), fault))
-    sends += keyed_sends(REJECTED, one.partitions, letters)
-    accepted = {stage.partition: part.stop - part.start for (stage, _), part in zip(fresh, parts, strict=True)}
+    sends += keyed_sends(REJECTED, one.partitions, _dead_letters(fresh, rejected))
+    accepted = {stage.partition: part.stop - part.start for (stage, _), part in zip(fresh, shares, strict=True)}
     return ReceiverOutput(sends, accepted, int(retry.sum()), [fault for _, fault in rejected])
-
-
-def _parts(owner: NDArray[np.int64], owners: int) -> list[slice]:
-    """Where the rows of each are; `owner` ascends."""
-    bounds = np.searchsorted(owner, np.arange(owners + 1)).tolist()
-    return [slice(*pair) for pair in pairwise(bounds)]
 
 
 def _frames(partitions: int, debits: NDArray[np.void], counts: NDArray[np.bool_]) -> list[Send]:
@@ -240,10 +231,16 @@ def _frames(partitions: int, debits: NDArray[np.void], counts: NDArray[np.bool_]
     return sends
 
 
-def _dead_letter(partition: int, records: Records, place: int, fault: Rejection) -> tuple[bytes | None, bytes]:
-    source = Source(TRANSACTIONS.name, partition, records.offsets[place], records.timestamps_ms[place])
-    key = records.keys[place]
-    return key, encode_dead_letter(fault, source, key, records.values[place])
+def _dead_letters(
+    work: Sequence[tuple[ReceiverStage, Records]], rejected: Sequence[tuple[int, Rejection]]
+) -> Iterator[tuple[bytes | None, bytes]]:
+    """Key and dead letter of each fault, which is told by its message's place among those of all partitions."""
+    begins = list(accumulate((len(records.values) for _, records in work), initial=0))
+    for place, fault in rejected:
+        number = bisect_right(begins, place) - 1
+        (stage, records), at = work[number], place - begins[number]
+        source = Source(TRANSACTIONS.name, stage.partition, records.offsets[at], records.timestamps_ms[at])
+        yield records.keys[at], encode_dead_letter(fault, source, records.keys[at], records.values[at])
 
 
 NOTICE_COLUMNS = {
