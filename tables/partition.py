@@ -167,6 +167,8 @@ class PartitionState:
             For a row that this version did not write.
         """
         named, rows = ByteColumn.of(keys), ByteColumn.of(values)
+        if len(named) != len(rows):
+            raise ValueError(f"changelog: expected a value for each of {len(named)} keys, got {len(rows)}")
         are_profiles = (named.lengths == PROFILE_KEY_BYTES) & (rows.lengths >= 0)
         for place in np.flatnonzero(~are_profiles).tolist():
             self._restore_control_row(named[place], rows[place])

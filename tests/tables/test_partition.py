@@ -272,6 +272,12 @@ class TestCheckpoint:
         with pytest.raises(ValueError, match="changelog: "):
             _state().restore([key], [value])
 
+    @pytest.mark.parametrize("keys", [[b"12345678"], [b"12345678"] * 3])
+    def test_keys_without_values_are_an_error(self, keys: list[bytes | None]) -> None:
+        """One key must not stand for several rows."""
+        with pytest.raises(ValueError, match="changelog: expected a value for each of"):
+            _state().restore(keys, [b"", b""])
+
 
 _WORK = st.lists(
     st.one_of(
