@@ -24,7 +24,7 @@ from ops.bulk_sender import open_producer
 __all__ = ["Latency", "measure_latency"]
 
 _WARM_UP_S = 3.0
-_TICK_S = 0.003
+_TICK_S = 0.001
 _GIVE_UP_S = 60.0
 
 
