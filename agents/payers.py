@@ -30,13 +30,13 @@ def payers_agent(
     async def payers(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
         async for events in app.rounds(stream):
             await outbox.room()
-            held = [shards.shard(event.message.partition) for event in events]
-            for shard in held:
+            work = [(shards.shard(event.message.partition), event) for event in events]
+            for shard, _ in work:
                 await controls.apply(shard)
-            with metrics.BATCH_SECONDS.labels("payers").time(), shards.applying(held):
-                outputs = decide([(shard.stage, event.value) for shard, event in zip(held, events, strict=True)])
+            with metrics.BATCH_SECONDS.labels("payers").time(), shards.applying(shard for shard, _ in work):
+                outputs = decide([(shard.stage, event.value) for shard, event in work])
                 sent = outbox.put([send for output in outputs for send in output.sends])
-                for shard, event in zip(held, events, strict=True):
+                for shard, event in work:
                     shard.track(event, sent)
             for output in outputs:
                 _count(output, sent, shards.clock)

@@ -22,11 +22,11 @@ def receivers_agent(app: BatchApp, shards: Shards, outbox: Outbox, watch: Callab
     async def receivers(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
         async for events in app.rounds(stream):
             await outbox.room()
-            held = [shards.shard(event.message.partition) for event in events]
-            with metrics.BATCH_SECONDS.labels("receivers").time(), shards.applying(held):
-                output = receive([(shard.stage, event.value) for shard, event in zip(held, events, strict=True)])
+            work = [(shards.shard(event.message.partition), event) for event in events]
+            with metrics.BATCH_SECONDS.labels("receivers").time(), shards.applying(shard for shard, _ in work):
+                output = receive([(shard.stage, event.value) for shard, event in work])
                 sent = outbox.put(output.sends)
-                for shard, event in zip(held, events, strict=True):
+                for shard, event in work:
                     shard.track(event, sent)
             for partition, accepted in output.accepted.items():
                 metrics.TRANSACTIONS.labels(partition).inc(accepted)

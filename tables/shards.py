@@ -7,7 +7,7 @@ Where checkpoints go is a protocol: a Faust changelog in a worker (`tables.chang
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -285,7 +285,7 @@ class Shards:
             self.held.pop(partition).close()
 
     @contextmanager
-    def applying(self, held: Sequence[Shard]) -> Iterator[None]:
+    def applying(self, held: Iterable[Shard]) -> Iterator[None]:
         """Surround a step that applies a batch to each of several shards: `Shard.applying`."""
         with ExitStack() as stack:
             for shard in held:
