@@ -166,7 +166,9 @@ def receive(work: Sequence[tuple[ReceiverStage, Records]]) -> ReceiverOutput:
     GapError
         When the transport skipped records.
     """
-    taken = [(stage, stage.state.accept(TRANSACTIONS.name, records)) for stage, records in work]
+    # By partition, however they arrived: so a frame's rows stand in the order in which stage 2 takes them.
+    ordered = sorted(work, key=lambda item: item[0].partition)
+    taken = [(stage, stage.state.accept(TRANSACTIONS.name, records)) for stage, records in ordered]
     fresh = [(stage, records) for stage, records in taken if records is not None]
     if not fresh:
         return ReceiverOutput([], {}, 0, [])

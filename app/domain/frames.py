@@ -54,7 +54,7 @@ class Frame:
     Parameters
     ----------
     debits
-        Rows of `debit_dtype(n)`; those of one `source_partition` ascend by `source_offset`.
+        Rows of `debit_dtype(n)`, ascending by `source_partition`, then by `source_offset`.
     credits
         Rows of `CREDIT_DTYPE`, likewise.
     """

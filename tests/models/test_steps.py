@@ -108,6 +108,19 @@ def test_stage_1_takes_partitions_together_as_it_takes_them_alone(traffic: Batch
     assert [stage.state.export() for stage in together] == [stage.state.export() for stage in alone]
 
 
+def test_the_order_in_which_partitions_arrived_does_not_show(traffic: Batches) -> None:
+    """Of two payments with one id in two of them, one is the first: for the memory of ids and for the profiles."""
+    ordered, reversed_ = _receivers(), _receivers()
+    for step in traffic:
+        sends, others = (
+            receive([(stages[partition], records) for partition, records in items]).sends
+            for stages, items in ((ordered, step.items()), (reversed_, reversed(step.items())))
+        )
+        assert [(send.topic, send.partition, send.values) for send in others] == [
+            (send.topic, send.partition, send.values) for send in sends
+        ]
+
+
 def test_stage_2_takes_partitions_together_as_it_takes_them_alone(traffic: Batches) -> None:
     """The same decisions and answers byte by byte, under two packs, with repeats of frames from upstream."""
     upstream = _receivers()
