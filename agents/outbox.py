@@ -22,7 +22,7 @@ from mode import Service
 from app import metrics
 from app.batching import BatchApp
 from app.clock import Clock
-from models.outputs import Send, merge
+from models.outputs import Send
 
 __all__ = ["Outbox"]
 
@@ -79,14 +79,10 @@ class Outbox(Service):
     @Service.task
     async def _send(self) -> None:
         while not self.should_stop:
-            jobs = [await self._jobs.get()]
-            # What came while the last ones were sent goes together: a record batch costs 0.1 ms, however small.
-            while not self._jobs.empty() and len(jobs) < self._max_jobs:
-                jobs.append(self._jobs.get_nowait())
+            sends, done = await self._jobs.get()
             metrics.OUTBOX_JOBS.set(self._jobs.qsize())
-            done = [future for _, future in jobs]
             try:
-                acknowledged = [await self._send_one(send) for send in merge([sends for sends, _ in jobs])]
+                acknowledged = [await self._send_one(send) for send in sends]
             except Exception as error:
                 await self._fail(done, error)
                 raise
@@ -94,24 +90,22 @@ class Outbox(Service):
                 self._room.set()
             self.add_future(self._confirm(acknowledged, done))
 
-    async def _send_one(self, send: Send) -> Awaitable[object]:
+    async def _send_one(self, send: Send) -> asyncio.Future[int]:
         if self._confirm_membership is not None:
             await self._confirm_membership()
-        stamps = [self._clock.now_ms()] * len(send.values)
-        return await self._app.batch_producer.send_records(send.topic, send.partition, send.keys, send.values, stamps)
+        producer, now_ms = self._app.batch_producer, self._clock.now_ms()
+        return await producer.send_records(send.topic, send.partition, send.keys, send.values, now_ms)
 
-    async def _confirm(self, acknowledged: Sequence[Awaitable[object]], done: Sequence[asyncio.Future[None]]) -> None:
+    async def _confirm(self, acknowledged: Sequence[asyncio.Future[int]], done: asyncio.Future[None]) -> None:
         try:
             await asyncio.gather(*acknowledged)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must stop and replay
             await self._fail(done, error)
         else:
-            for future in done:
-                future.set_result(None)
+            done.set_result(None)
 
-    async def _fail(self, done: Sequence[asyncio.Future[None]], error: Exception) -> None:
+    async def _fail(self, done: asyncio.Future[None], error: Exception) -> None:
         log.error("sending failed", exc_info=error)
-        for future in done:
-            if not future.done():
-                future.set_exception(error)
+        if not done.done():
+            done.set_exception(error)
         await self._app.crash(error)

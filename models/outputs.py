@@ -8,15 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.byte_column import ByteColumn, bytes_of
+from app.domain.byte_column import ByteColumn
 from app.domain.partitioner import partition_of, partitions_of_ids
 from app.topics import Topic
 
-__all__ = ["Send", "keyed_sends", "merge", "sends_by_id"]
-
-
-_MERGED_BYTES = 900_000
-"""Values of one send that others were put into, at most: what goes into one record batch."""
+__all__ = ["Send", "keyed_sends", "sends_by_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +23,6 @@ class Send:
     partition: int
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
-
-
-def merge(batches: Iterable[Iterable[Send]]) -> list[Send]:
-    """Put what goes to one partition into as few sends as record batches are needed; there the order stays.
-
-    A partition has one record batch on its way, so those that wait for each other should be few.
-    """
-    groups: dict[tuple[str, int], list[list[Send]]] = {}
-    sizes: dict[tuple[str, int], int] = {}
-    for sends in batches:
-        for send in sends:
-            place, size = (send.topic, send.partition), bytes_of(send.values)
-            if place in groups and sizes[place] + size <= _MERGED_BYTES:
-                groups[place][-1].append(send)
-                sizes[place] += size
-            else:
-                groups.setdefault(place, []).append([send])
-                sizes[place] = size
-    return [_joined(group) for parts in groups.values() for group in parts]
-
-
-def _joined(group: Sequence[Send]) -> Send:
-    if len(group) == 1:
-        return group[0]
-    keys, values = ([ByteColumn.of(getattr(send, name)) for send in group] for name in ("keys", "values"))
-    return Send(group[0].topic, group[0].partition, ByteColumn.joined(keys), ByteColumn.joined(values))
 
 
 def sends_by_id(

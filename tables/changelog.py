@@ -197,7 +197,7 @@ class ShardTable(Collection):
             If another worker has claimed the partition: it recovered without this checkpoint, which must stay out.
         """
         now_ms = self.shards.clock.now_ms()
-        return await self.claims.append(partition, keys, values, [now_ms] * len(keys))
+        return await self.claims.append(partition, keys, values, now_ms)
 
     async def crash(self, error: BaseException) -> None:
         """Stop the worker."""

@@ -7,8 +7,9 @@ of one partition that one fetch returned), so that this cost is paid once per fe
 from app.batching.app import BatchApp
 from app.batching.batch import Batch
 from app.batching.claims import CLAIM_KEY, Claims, FencedError
-from app.batching.producer import BatchProducer, OversizeError
+from app.batching.producer import BatchProducer
 from app.batching.schema import BatchSchema
+from app.batching.sending import OversizeError
 
 __all__ = [
     "CLAIM_KEY",

@@ -58,7 +58,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from app.batching.lease import awake_or_not_s
-from app.batching.producer import BatchProducer, Stamp
+from app.batching.packing import Stamp
+from app.batching.producer import BatchProducer
 
 __all__ = ["CLAIM_KEY", "ClaimError", "ClaimRow", "Claims", "FencedError"]
 
@@ -154,7 +155,7 @@ class Claims:
             log.info("claimed", log=self._topic, partitions=new, seconds=round(time.monotonic() - started_s, 3))
 
     async def append(
-        self, partition: int, keys: Sequence[bytes | None], values: Sequence[bytes | None], timestamps_ms: Sequence[int]
+        self, partition: int, keys: Sequence[bytes | None], values: Sequence[bytes | None], timestamp_ms: int
     ) -> int:
         """Append one record batch to a claimed partition; the offset of its last record, once it is acknowledged.
 
@@ -169,7 +170,7 @@ class Claims:
         if claim is None:
             raise FencedError(f"{self._name(partition)}: expected a claim of this worker, got none")
         async with claim.lock:
-            return await self._append(partition, claim, keys, values, timestamps_ms)
+            return await self._append(partition, claim, keys, values, timestamp_ms)
 
     async def renew_due(self) -> None:
         """Renew the claims that the brokers might forget.
@@ -202,7 +203,7 @@ class Claims:
 
     async def _declare(self, partition: int, claim: _Claim) -> None:
         row = msgspec.json.encode(ClaimRow(self._owner, claim.producer_id, claim.epoch))
-        await self._append(partition, claim, [CLAIM_KEY], [row], [int(time.time() * 1000)])
+        await self._append(partition, claim, [CLAIM_KEY], [row], int(time.time() * 1000))
 
     async def _append(
         self,
@@ -210,14 +211,14 @@ class Claims:
         claim: _Claim,
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
-        timestamps_ms: Sequence[int],
+        timestamp_ms: int,
     ) -> int:
         stamp = claim.stamp(len(keys))
         sent = await self._producer().send_records(
-            self._topic, partition, keys, values, timestamps_ms, atomic=True, stamp=stamp
+            self._topic, partition, keys, values, timestamp_ms, atomic=True, stamp=stamp
         )
         try:
-            (written,) = await sent
+            offset = await sent
         except (ProducerFenced, InvalidProducerEpoch) as error:
             raise FencedError(
                 f"{self._name(partition)}: epoch {claim.epoch} of producer {claim.producer_id} is over: another worker "
@@ -230,12 +231,12 @@ class Claims:
                 "earlier append of this worker failed or was given up"
             ) from error
         # Below zero: a repeat so old that the broker has forgotten where it is.
-        if written.offset < 0 or claim.end not in {None, written.offset}:
+        if offset < 0 or claim.end not in {None, offset}:
             raise FencedError(
-                f"{self._name(partition)}: expected offset {claim.end} for the append, got {written.offset}: somebody "
+                f"{self._name(partition)}: expected offset {claim.end} for the append, got {offset}: somebody "
                 "else has appended to the log"
             )
-        claim.end = int(written.offset) + len(keys)
+        claim.end = offset + len(keys)
         return claim.end - 1
 
     async def _next_producer(self, transactional_id: str) -> tuple[int, int]:

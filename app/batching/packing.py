@@ -1,13 +1,13 @@
-"""Record batches put together by compiled code: no object and no interpreter step per record."""
+"""Record batches written by compiled code into the request that carries them: each byte is copied once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
-from aiokafka.producer.message_accumulator import BatchBuilder
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -22,166 +22,162 @@ if TYPE_CHECKING:
     from numba.core.typing.templates import Signature
     from numpy.typing import NDArray
 
-__all__ = ["PackedBatch", "PackedRecords", "pack", "warm_up"]
+__all__ = ["FRAME_BYTES", "NO_PRODUCER", "Pile", "Records", "Stamp", "warm_up", "write_batches"]
 
-_HEADER = Struct(">qiibIhiqqqhii")
-_AFTER_LENGTH = 12
-_CREATE_TIME_UNCOMPRESSED = 0
-_NO_LEADER_EPOCH = -1
-_NO_PRODUCER = (-1, -1, 0)
+FRAME_BYTES = 8
+"""What a produce request says of a record batch in front of it: partition and size."""
+
 _CHECKSUM = Struct(">I")
 _CHECKSUM_AT = 17
-_PRODUCER = Struct(">qhi")
-_PRODUCER_AT = 43
-_LAST_SEQUENCE = 2**31 - 1
+_AFTER_LENGTH = 12
 
-# A row of the kernel's table of record batches.
-_FIRST, _SIZE, _MAX_MS = range(3)
+# Of a record, at most, beside key and value: six numbers of variable length, and two of one byte.
+_RECORD_BYTES = 32
 
-
-class PackedRecords:
-    """One record batch, complete but for its producer and its checksum.
-
-    Attributes
-    ----------
-    record_count
-        At least 1.
-    max_timestamp_ms
-        Latest timestamp of the records, epoch milliseconds.
-    """
-
-    __slots__ = ("_data", "max_timestamp_ms", "record_count")
-
-    def __init__(self, data: bytearray, record_count: int, max_timestamp_ms: int) -> None:
-        self._data = data
-        self.record_count = record_count
-        self.max_timestamp_ms = max_timestamp_ms
-
-    @property
-    def size(self) -> int:
-        """Bytes of the batch, header included."""
-        return len(self._data)
-
-    def seal(self, producer_id: int, epoch: int, base_sequence: int) -> bytearray:
-        """Name the producer, and return the batch as Kafka takes it.
-
-        Parameters
-        ----------
-        producer_id, epoch
-            Of an idempotent producer; -1 and -1 for another.
-        base_sequence
-            Of the first record, below 2**31; of no meaning without a producer id.
-
-        Returns
-        -------
-        bytearray
-            The batch itself and no copy: sealing it again changes it.
-        """
-        _PRODUCER.pack_into(self._data, _PRODUCER_AT, producer_id, epoch, base_sequence)
-        checksum = crc32c(np.frombuffer(self._data, np.uint8)[CHECKED_FROM:])
-        _CHECKSUM.pack_into(self._data, _CHECKSUM_AT, checksum)
-        return self._data
+# A row of the kernel's tables.
+_PARTITION, _COLUMNS, _PRODUCER, _EPOCH, _SEQUENCE = range(5)
+_KEYS, _VALUES, _COUNT = range(3)
 
 
-def pack(
-    keys: ByteColumn, values: ByteColumn, timestamps_ms: NDArray[np.int64], *, max_bytes: int
-) -> list[PackedRecords]:
-    """Put records, in order, into as few record batches as possible: format 2, uncompressed, without headers.
+class Stamp(NamedTuple):
+    """What a record batch says of its producer, and by what the partition's leader refuses repeats and the fenced."""
+
+    producer_id: int
+    epoch: int
+    sequence: int
+    """Of the batch's first record, below 2**31."""
+
+
+NO_PRODUCER = Stamp(-1, -1, -1)
+"""Of a producer that is not idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records for one partition, in order, as columns of equal length.
 
     Parameters
     ----------
     keys, values
-        The records, n of each.
+        As Kafka holds them.
     timestamps_ms
-        Their times, epoch milliseconds, shape (n,).
-    max_bytes
-        What a batch may have; a record that is larger has a batch of its own.
-
-    Raises
-    ------
-    ValueError
-        If the columns have different lengths.
+        Epoch milliseconds, C-contiguous int64, shape (n,).
     """
-    if not len(keys) == len(values) == len(timestamps_ms):
-        sizes = f"{len(keys)}, {len(values)}, {len(timestamps_ms)}"
-        raise ValueError(f"keys, values, timestamps_ms: expected one length, got {sizes}")
-    times = np.array(timestamps_ms, np.int64)  # contiguous and writable: compiled code has one signature
-    bodies = np.empty(len(times), np.int64)
-    table = np.empty((len(times) + 1, 3), np.int64)
-    batches = _plan(keys.lengths, values.lengths, times, HEADER_BYTES, max_bytes, bodies, table)
-    packed = []
-    for number, (first, size, max_ms) in enumerate(table[:batches].tolist()):
-        last = int(table[number + 1, _FIRST])
-        data = bytearray(size)
-        _HEADER.pack_into(
-            data,
-            0,
-            0,  # the base offset, which the broker assigns
-            size - _AFTER_LENGTH,
-            _NO_LEADER_EPOCH,
-            MAGIC,
-            0,  # the checksum, by `seal`
-            _CREATE_TIME_UNCOMPRESSED,
-            last - first - 1,
-            int(times[first]),
-            max_ms,
-            *_NO_PRODUCER,
-            last - first,
-        )
-        _write(
-            np.frombuffer(data, np.uint8).ctypes.data + HEADER_BYTES,
-            keys.buffer.ctypes.data,
-            keys.starts[first:last],
-            keys.lengths[first:last],
-            values.buffer.ctypes.data,
-            values.starts[first:last],
-            values.lengths[first:last],
-            times[first:last],
-            bodies[first:last],
-        )
-        packed.append(PackedRecords(data, last - first, max_ms))
-    return packed
+
+    keys: ByteColumn
+    values: ByteColumn
+    timestamps_ms: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps_ms: Sequence[int] | NDArray[np.int64] | int,
+    ) -> Records:
+        """Return the columns of records; one number is the time of all.
+
+        Raises
+        ------
+        ValueError
+            If the columns have different lengths.
+        """
+        if isinstance(timestamps_ms, int):
+            times = np.full(len(values), timestamps_ms, np.int64)
+        else:
+            times = np.array(timestamps_ms, np.int64)  # contiguous and writable: compiled code has one signature
+        if not len(keys) == len(values) == len(times):
+            raise ValueError(
+                f"keys, values, timestamps_ms: expected one length, got {len(keys)}, {len(values)}, {len(times)}"
+            )
+        return cls(ByteColumn.of(keys), ByteColumn.of(values), times)
+
+    def __len__(self) -> int:
+        return len(self.timestamps_ms)
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each record in a batch, at most; shape (n,)."""
+        return np.maximum(self.keys.lengths, 0) + np.maximum(self.values.lengths, 0) + _RECORD_BYTES
+
+    def pieces(self, max_bytes: int) -> Iterator[tuple[Records, int]]:
+        """Yield the records in parts, each with its bytes: at most so many, unless a single record has more."""
+        ends = np.cumsum(self.sizes())
+        first = before = 0
+        while first < len(ends):
+            past = max(int(np.searchsorted(ends, before + max_bytes, "right")), first + 1)
+            part = slice(first, past)
+            whole = first == 0 and past == len(ends)
+            piece = self if whole else Records(self.keys[part], self.values[part], self.timestamps_ms[part].copy())
+            yield piece, int(ends[past - 1]) - before
+            first, before = past, int(ends[past - 1])
 
 
-class PackedBatch(BatchBuilder):  # type: ignore[misc]  # aiokafka is untyped
-    """Packed records in the form that ``AIOKafkaProducer.send_batch`` takes. It is closed: nothing can be appended.
+@dataclass(frozen=True, slots=True)
+class Pile:
+    """What becomes one record batch: at least one record.
 
     Parameters
     ----------
-    records
-        The record batch, which is this object's from now on.
+    partition
+        Of the topic.
+    parts
+        The records, in order.
     stamp
-        Producer id, epoch and first sequence that it carries, instead of those of the producer which sends it.
+        Of the batch.
     """
 
-    def __init__(self, records: PackedRecords, stamp: tuple[int, int, int] | None = None) -> None:
-        super().__init__(records.size, 0)
-        self._records = records
-        self._stamp = stamp
-        self._producer = stamp or _NO_PRODUCER
-        self._sealed: bytearray | None = None
-        self._relative_offset = records.record_count
-        self.close()
+    partition: int
+    parts: Sequence[Records]
+    stamp: Stamp
 
-    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
-        # aiokafka's sequences go on below zero after 2**31 - 1; the broker expects zero there, and refuses the rest.
-        self._producer = self._stamp or (producer_id, producer_epoch, base_sequence & _LAST_SEQUENCE)
 
-    def _build(self) -> bytearray:
-        # A retry must send the same bytes, by which the broker knows it.
-        if self._sealed is None:
-            self._sealed = self._records.seal(*self._producer)
-        return self._sealed
+def write_batches(request: NDArray[np.uint8], place: int, piles: Sequence[Pile]) -> NDArray[np.int64]:
+    """Write piles as a produce request lists them, each behind its partition and size: format 2, uncompressed.
 
-    def size(self) -> int:
-        """Bytes of the batch."""
-        return self._records.size
+    Parameters
+    ----------
+    request
+        Has room for `FRAME_BYTES`, `HEADER_BYTES` and `Records.sizes` of each pile.
+    place
+        Where to begin.
+    piles
+        At least one.
+
+    Returns
+    -------
+    Begin and end of each record batch; shape (n, 2). The list ends where the last batch ends.
+    """
+    parts = [part for pile in piles for part in pile.parts]
+    columns = np.array(
+        [(part.keys.buffer.ctypes.data, part.values.buffer.ctypes.data, len(part)) for part in parts], np.int64
+    )
+    table = np.array([(pile.partition, len(pile.parts), *pile.stamp) for pile in piles], np.int64)
+    extents = np.empty((len(piles), 2), np.int64)
+    _write(
+        request.ctypes.data,
+        place,
+        table,
+        columns,
+        _joined([part.keys.starts for part in parts]),
+        _joined([part.keys.lengths for part in parts]),
+        _joined([part.values.starts for part in parts]),
+        _joined([part.values.lengths for part in parts]),
+        _joined([part.timestamps_ms for part in parts]),
+        extents,
+    )
+    for begin, end in extents.tolist():
+        _CHECKSUM.pack_into(request.data, begin + _CHECKSUM_AT, crc32c(request[begin + CHECKED_FROM : end]))
+    return extents
+
+
+def _joined(columns: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
 def warm_up() -> None:
     """Compile what packing needs: seconds without Numba's cache."""
-    column = ByteColumn.from_list([b"", None])
-    pack(column, column, np.zeros(2, np.int64), max_bytes=HEADER_BYTES)
+    records = Records.of([b"", None], [b"", None], 0)
+    write_batches(np.empty(400, np.uint8), 0, [Pile(0, [records, records], NO_PRODUCER)])
 
 
 def _copy_bytes(
@@ -233,6 +229,14 @@ def _string_size(length: int) -> int:
 
 
 @compiled
+def _write_number(place: int, number: int, size: int) -> int:
+    """Write a number as Kafka's protocol has it: the highest byte first."""
+    for byte in range(size):
+        store(place + byte, np.uint8((number >> (8 * (size - 1 - byte))) & 0xFF))
+    return place + size
+
+
+@compiled
 def _write_string(place: int, source: int, length: int) -> int:
     if length < 0:
         return _write_varint(place, -1)
@@ -242,61 +246,63 @@ def _write_string(place: int, source: int, length: int) -> int:
 
 
 @compiled
-def _plan(
-    key_lengths: NDArray[np.int64],
-    value_lengths: NDArray[np.int64],
-    times: NDArray[np.int64],
-    header_bytes: int,
-    max_bytes: int,
-    bodies: NDArray[np.int64],
-    table: NDArray[np.int64],
-) -> int:
-    """Find the size of each record without its length, and what each batch holds; return how many batches there are.
-
-    The row after the last batch's says where the records end.
-    """
-    batches = 0
-    first = 0
-    size = header_bytes
-    for record in range(len(times)):
-        strings = _string_size(key_lengths[record]) + _string_size(value_lengths[record])
-        delta_ms = times[record] - times[first]
-        # Attributes and the count of headers have a byte each.
-        body = 2 + _varint_size(delta_ms) + _varint_size(record - first) + strings
-        if record == 0 or size + _varint_size(body) + body > max_bytes:
-            first = record
-            size = header_bytes
-            body = 4 + strings  # both deltas are zero
-            table[batches, _FIRST] = first
-            table[batches, _MAX_MS] = times[record]
-            batches += 1
-        bodies[record] = body
-        size += _varint_size(body) + body
-        table[batches - 1, _SIZE] = size
-        table[batches - 1, _MAX_MS] = max(table[batches - 1, _MAX_MS], times[record])
-    table[batches, _FIRST] = len(times)
-    return batches
-
-
-@compiled
 def _write(
+    request: int,
     place: int,
-    keys: int,
+    table: NDArray[np.int64],
+    columns: NDArray[np.int64],
     key_starts: NDArray[np.int64],
     key_lengths: NDArray[np.int64],
-    values: int,
     value_starts: NDArray[np.int64],
     value_lengths: NDArray[np.int64],
     times: NDArray[np.int64],
-    bodies: NDArray[np.int64],
+    extents: NDArray[np.int64],
 ) -> None:
-    """Write the records of one batch to an address, after which there is room for what `_plan` found."""
-    for record in range(len(times)):
-        place = _write_varint(place, bodies[record])
-        store(place, np.uint8(0))  # attributes
-        place = _write_varint(place + 1, times[record] - times[0])
-        place = _write_varint(place, record)
-        place = _write_string(place, keys + key_starts[record], key_lengths[record])
-        place = _write_string(place, values + value_starts[record], value_lengths[record])
-        store(place, np.uint8(0))  # no headers
-        place += 1
+    place += request
+    column = 0
+    row = 0
+    for batch in range(len(table)):
+        begin = place + FRAME_BYTES
+        place = begin + HEADER_BYTES
+        first = row
+        for _ in range(table[batch, _COLUMNS]):
+            keys = columns[column, _KEYS]
+            values = columns[column, _VALUES]
+            for _ in range(columns[column, _COUNT]):
+                delta_ms = times[row] - times[first]
+                number = row - first
+                body = 2 + _varint_size(delta_ms) + _varint_size(number)
+                body += _string_size(key_lengths[row]) + _string_size(value_lengths[row])
+                place = _write_varint(place, body)
+                store(place, np.uint8(0))  # attributes
+                place = _write_varint(place + 1, delta_ms)
+                place = _write_varint(place, number)
+                place = _write_string(place, keys + key_starts[row], key_lengths[row])
+                place = _write_string(place, values + value_starts[row], value_lengths[row])
+                store(place, np.uint8(0))  # no headers
+                place += 1
+                row += 1
+            column += 1
+        _write_number(begin - FRAME_BYTES, table[batch, _PARTITION], 4)
+        _write_number(begin - 4, place - begin, 4)
+        _write_header(begin, place - begin, times[first:row], table[batch])
+        extents[batch, 0] = begin - request
+        extents[batch, 1] = place - request
+
+
+@compiled
+def _write_header(place: int, size: int, times: NDArray[np.int64], stamp: NDArray[np.int64]) -> None:
+    """Write a record batch's header; its checksum is still to come."""
+    place = _write_number(place, 0, 8)  # the base offset, which the broker assigns
+    place = _write_number(place, size - _AFTER_LENGTH, 4)
+    place = _write_number(place, -1, 4)  # no leader epoch
+    place = _write_number(place, MAGIC, 1)
+    place = _write_number(place, 0, 4)  # the checksum
+    place = _write_number(place, 0, 2)  # attributes: times are those of creation, nothing is compressed
+    place = _write_number(place, len(times) - 1, 4)
+    place = _write_number(place, times[0], 8)
+    place = _write_number(place, times.max(), 8)
+    place = _write_number(place, stamp[_PRODUCER], 8)
+    place = _write_number(place, stamp[_EPOCH], 2)
+    place = _write_number(place, stamp[_SEQUENCE], 4)
+    _write_number(place, len(times), 4)

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
-from app.batching.packing import pack
+from app.batching.packing import NO_PRODUCER, Pile, Records
+from app.batching.produce import write_new
 from app.batching.unpacking import first_wrong_checksum, survey, unpack
-from app.domain.byte_column import ByteColumn
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
@@ -162,29 +160,23 @@ def _batches(load: Load, events: int, *, known: bool) -> Iterator[list[Message]]
 
 def _transport_us(messages: list[Message], output: PipelineOutput) -> dict[str, float]:
     """Time of taking this batch's fetch apart and of putting its outputs' record batches together, us per payment."""
-    sends = [*output.received.sends, *chain.from_iterable(part.sends for part in output.decided)]
-    sent = [(ByteColumn.of(send.keys), ByteColumn.of(send.values)) for send in sends]
-    fetched = [
-        *pack(
-            ByteColumn.from_list([one.key for one in messages]),
-            ByteColumn.from_list([one.value for one in messages]),
-            np.array([one.timestamp_ms for one in messages], np.int64),
-            max_bytes=8 << 20,
-        )
-    ]
-    raw = [bytes(one.seal(-1, -1, -1)) for one in fetched]
+    piles: defaultdict[str, list[Pile]] = defaultdict(list)
+    for send in (*output.received.sends, *chain.from_iterable(part.sends for part in output.decided)):
+        piles[send.topic].append(Pile(send.partition, [Records.of(send.keys, send.values, 0)], NO_PRODUCER))
+    fetched = Records.of(
+        [one.key for one in messages], [one.value for one in messages], [one.timestamp_ms for one in messages]
+    )
+    _, (raw,) = write_new(0, 0, {"fetched": [Pile(0, [fetched], NO_PRODUCER)]})
+    received = bytes(raw)
     rounds = 20
 
     def put_together() -> None:
-        for send, (keys, values) in zip(sends, sent, strict=True):
-            for one in pack(keys, values, np.zeros(len(send.values), np.int64), max_bytes=1 << 20):
-                one.seal(1, 0, 0)
+        write_new(0, 0, piles)
 
     def take_apart() -> None:
-        for one in raw:
-            batches = survey(one, 0, len(messages))
-            first_wrong_checksum(one, batches)
-            unpack(one, batches, 0)
+        batches = survey(received, 0, len(messages))
+        first_wrong_checksum(received, batches)
+        unpack(received, batches, 0)
 
     figures = {}
     for name, work in (("take fetches apart", take_apart), ("put record batches together", put_together)):

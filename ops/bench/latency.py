@@ -13,13 +13,13 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
+from app.batching.sending import RecordSender
 from app.topics import DECISIONS
 from ops.bench.load import Load, Payments, payment_number
-from ops.bench.stand import BenchError, Stand, send
-from ops.bulk_sender import open_producer
+from ops.bench.stand import BenchError, Stand, open_sender, send
 
 __all__ = ["Latency", "measure_latency"]
 
@@ -53,13 +53,13 @@ class Latency:
 class _Sender:
     """Sends each payment when it is due, those of one partition that are due together as one record batch."""
 
-    def __init__(self, producer: AIOKafkaProducer, load: Load, rate_per_s: int, seconds: float) -> None:
+    def __init__(self, sender: RecordSender, load: Load, rate_per_s: int, seconds: float) -> None:
         rng = np.random.default_rng(rate_per_s)
         gaps_s = rng.exponential(1 / rate_per_s, int(rate_per_s * seconds))
         self.due_s: NDArray[np.float64] = np.cumsum(gaps_s)
         self.sent_s = np.zeros_like(self.due_s)
         self.first_number = load.made
-        self._producer = producer
+        self._sender = sender
         start_ms = int(time.time() * 1000) + 1000
         # Made beforehand: making them is not what is measured.
         self._queue: deque[tuple[int, bytes, bytes]] = deque(
@@ -83,7 +83,7 @@ class _Sender:
                 together[partition].add(key, value, now_ms)
             sent = due
             for partition, payments in together.items():
-                await send(self._producer, partition, payments)
+                send(self._sender, partition, payments)
 
 
 async def measure_latency(stand: Stand, load: Load, rate_per_s: int, seconds: float) -> Latency:
@@ -97,13 +97,13 @@ async def measure_latency(stand: Stand, load: Load, rate_per_s: int, seconds: fl
     consumer = AIOKafkaConsumer(
         **stand.connection, group_id=None, fetch_max_wait_ms=100, max_partition_fetch_bytes=4 << 20
     )
-    async with open_producer(stand.connection) as producer, consumer:
+    async with open_sender(stand.connection) as opened, consumer:
         partitions = [TopicPartition(DECISIONS.name, number) for number in range(stand.settings.partitions)]
         consumer.assign(partitions)
         await consumer.seek_to_end(*partitions)
         for partition in partitions:
             await consumer.position(partition)
-        sender = _Sender(producer, load, rate_per_s, _WARM_UP_S + seconds)
+        sender = _Sender(opened, load, rate_per_s, _WARM_UP_S + seconds)
         start_s = time.monotonic() + 0.5
         async with asyncio.TaskGroup() as both:
             both.create_task(sender.run(start_s))

@@ -1,20 +1,39 @@
 """A client of the broker, and an app that keeps a record of what it was given."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from itertools import count
 from typing import Any, Protocol, cast
 from uuid import uuid4
 
 import faust
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from faust.tables.manager import TableManager
 from faust.types import TP
 
 from app.batching import Batch, BatchApp, BatchSchema
+from app.batching.produce import PRODUCE
+from app.batching.wire import Answer, Wire
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 """Waits until something is true; fails after ten seconds."""
+
+Meddler = Callable[[int, Callable[[], asyncio.Future[Answer]]], Coroutine[Any, Any, Answer]]
+"""Stands between producers and brokers: is given a request's number and what sends it, and returns the answer."""
+
+
+def meddle(monkeypatch: pytest.MonkeyPatch, meddler: Meddler) -> None:
+    """Let all produce requests of whole batches go through the meddler, from now on."""
+    send, numbers = Wire.send, count()
+
+    def sent(wire: Wire, api_key: int, api_version: int, request: memoryview) -> asyncio.Future[Answer]:
+        if api_key != PRODUCE:
+            return send(wire, api_key, api_version, request)
+        return asyncio.ensure_future(meddler(next(numbers), lambda: send(wire, api_key, api_version, request)))
+
+    monkeypatch.setattr(Wire, "send", sent)
 
 
 class Cluster:

@@ -1,7 +1,7 @@
 """Claims on a real broker: of all who ever owned a partition, only the last can append to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -13,8 +13,9 @@ from aiokafka.errors import RequestTimedOutError
 
 from app.batching import CLAIM_KEY, BatchApp, Claims, FencedError, OversizeError
 from app.batching.claims import ClaimError, ClaimRow
+from app.batching.wire import Answer
 from ops.broker import LocalBroker
-from tests.app.batching.recording import Cluster, MakeApp
+from tests.app.batching.recording import Cluster, MakeApp, meddle
 
 MEBIBYTE = 1024 * 1024
 
@@ -39,7 +40,7 @@ def claims(app: BatchApp, topic: str, owner: str, **options: float) -> Claims:
 
 async def append(of: Claims, *values: bytes, partition: int = 0) -> int:
     """Append values as one record batch."""
-    return await of.append(partition, [b"k"] * len(values), values, [0] * len(values))
+    return await of.append(partition, [b"k"] * len(values), values, 0)
 
 
 def epoch(of: Claims, partition: int) -> int | None:
@@ -83,16 +84,15 @@ async def test_a_batch_in_flight_while_another_claims_is_before_the_claim_or_now
     second = await started(make_app(topic))
     zombie, owner = claims(app, topic, "zombie"), claims(second, topic, "owner")
     await zombie.keep({0})
-    client: Any = app.batch_producer._ensure_producer().client
-    send, paused, leaves = client.send, asyncio.Event(), asyncio.Event()
+    paused, leaves = asyncio.Event(), asyncio.Event()
 
-    async def pause(node: int, request: object, **options: object) -> object:
-        if type(request).__name__.startswith("Produce") and not paused.is_set():
+    async def pause(number: int, send: Callable[[], Awaitable[Answer]]) -> Answer:
+        if number == 0:
             paused.set()
             await leaves.wait()
-        return await send(node, request, **options)
+        return await send()
 
-    monkeypatch.setattr(client, "send", pause)
+    meddle(monkeypatch, pause)
     late = asyncio.create_task(append(zombie, b"late"))
     await paused.wait()
     await owner.keep({0})
@@ -108,18 +108,15 @@ async def test_a_retry_after_a_lost_answer_appends_nothing_twice_and_knows_its_o
     """The broker answers the repeated bytes with the offset of the first attempt, and the next append follows."""
     topic = await cluster.create()
     owner = claims(app, topic, "owner")
-    client: Any = app.batch_producer._ensure_producer().client
-    send, answered = client.send, list[object]()
+    answered: list[Answer] = []
 
-    async def lose_every_second_answer(node: int, request: object, **options: object) -> object:
-        answer = await send(node, request, **options)
-        if type(request).__name__.startswith("Produce"):
-            answered.append(answer)
-            if len(answered) % 2 == 1:
-                raise RequestTimedOutError
-        return answer
+    async def lose_every_second_answer(number: int, send: Callable[[], Awaitable[Answer]]) -> Answer:
+        answered.append(await send())
+        if number % 2 == 0:
+            raise RequestTimedOutError
+        return answered[-1]
 
-    monkeypatch.setattr(client, "send", lose_every_second_answer)
+    meddle(monkeypatch, lose_every_second_answer)
     await owner.keep({0})
     assert await append(owner, b"a", b"b") == 2
     assert await append(owner, b"c") == 3
