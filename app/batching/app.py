@@ -53,13 +53,17 @@ class BatchApp(faust.App):
     ----------
     fetch_max_wait_ms, fetch_min_bytes
         How long the broker may hold a fetch back, and for how many bytes.
+    fetch_pause_ms
+        Between two fetches from sources of one broker, at least. What arrives meanwhile comes in one answer, and is
+        worked on in one step; it waits for as long.
     fetch_max_records
         Records of one batch, at most. Batches of a changelog end with a record batch instead, and may be longer.
     step_max_bytes
         What the values of one batch have, and those of all batches that an agent is given together, at most; unless a
         single record has more. While an agent is at work, nothing is sent and nothing arrives.
     max_queued_batches
-        Batches of one partition that wait for its agent, at most, before fetching from it pauses.
+        Batches of one partition that wait for its agent, before fetching from it pauses. Those of an answer are
+        delivered together: so it may be as many more as ``consumer_max_fetch_size`` makes.
     max_pending_records
         Records of one partition that are delivered and not acknowledged, above which fetching from it pauses.
     read_committed
@@ -78,6 +82,7 @@ class BatchApp(faust.App):
         *,
         fetch_max_wait_ms: int = 500,
         fetch_min_bytes: int = 1,
+        fetch_pause_ms: float = 0.0,
         fetch_max_records: int = 10_000,
         step_max_bytes: int = _STEP_BYTES,
         max_queued_batches: int = 2,
@@ -88,6 +93,7 @@ class BatchApp(faust.App):
     ) -> None:
         self.fetch_max_wait_ms = fetch_max_wait_ms
         self.fetch_min_bytes = fetch_min_bytes
+        self.fetch_pause_ms = fetch_pause_ms
         self.fetch_max_records = fetch_max_records
         self.step_max_bytes = step_max_bytes
         self.max_queued_batches = max_queued_batches
@@ -218,6 +224,7 @@ class BatchApp(faust.App):
             await self.after_assign(self.consumer.assignment())
             self._is_prepared = True
             self._opened_rebalance = rebalance
+            self.batch_consumer.sources.look_around()
 
     async def _on_partitions_revoked(self, revoked: set[TP]) -> None:
         if self.should_stop and not self.crashed:

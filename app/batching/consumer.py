@@ -17,12 +17,10 @@ from app.batching.fetching import BatchConsumerThread
 from app.batching.lease import awake_or_not_s
 from app.batching.progress import BatchMessage, Progress
 from app.batching.schema import BatchSchema, to_event
+from app.batching.sources import SourceReader
 
 if TYPE_CHECKING:
     from app.batching.app import BatchApp
-
-# How long the fetch loop rests when no partition has room, and at most waits for others meanwhile.
-_BACKPRESSURE_POLL_S = 0.01
 
 # How often a worker that was paused asks the group whether it is still a member.
 _MEMBERSHIP_POLL_S = 0.05
@@ -39,6 +37,8 @@ class BatchConsumer(Consumer):
     ----------
     batch_topics
         Names of the subscribed topics that are delivered as batches.
+    sources
+        What reads those of them that are no changelogs.
     """
 
     app: "BatchApp"
@@ -47,7 +47,10 @@ class BatchConsumer(Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  (faust's signature)
         super().__init__(*args, **kwargs)
         self.batch_topics: frozenset[str] = frozenset()
+        self.sources = cast("SourceReader", self.add_dependency(SourceReader(self)))
+        self._source_topics: frozenset[str] = frozenset()
         self._progress: dict[TP, Progress] = {}
+        self._resumed = asyncio.Event()
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -55,10 +58,7 @@ class BatchConsumer(Consumer):
     # Delivery
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109  (faust's signature)
-        """Deliver one fetch: batches of sources at once, all together; the rest is yielded, one per partition.
-
-        Faust would hand over each message by a task of its own, and an agent would be at work on the first one's
-        partition before it saw the second's.
+        """Yield what the consumer's thread has fetched: all but the sources, which `SourceReader` delivers.
 
         Raises
         ------
@@ -67,28 +67,30 @@ class BatchConsumer(Consumer):
         """
         if not self.flow_active:
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # mode means any event
-        active = self._get_active_partitions()
-        ready = {tp for tp in active if self._has_room(tp)}
-        if not ready:
-            await self.sleep(_BACKPRESSURE_POLL_S)
-            return
-        records = await self._getmany(ready, timeout if len(ready) == len(active) else _BACKPRESSURE_POLL_S)
+        self._resumed.clear()
+        active = {tp for tp in self._get_active_partitions() if not self.is_source(tp)}
+        # Asked for nothing too: aiokafka leaves a group whose member it takes for idle.
+        records = await self._getmany(active, timeout if active else 0.0)
         for tp, message in self._messages(records):
-            if isinstance(message, BatchMessage) and not self._is_changelog_tp(tp):
-                await self._deliver(message)
-            else:
-                yield tp, message
+            yield tp, message
+        if not active:
+            await self.wait(self._resumed, timeout=timeout)  # type: ignore[arg-type]  # mode means any event
 
-    async def _deliver(self, message: BatchMessage) -> None:
-        """Put a batch into its agent's queue; as a rule without letting anything else run."""
+    def is_source(self, tp: TP) -> bool:
+        """Tell whether the partition is read by `sources`."""
+        return tp.topic in self._source_topics
+
+    def deliver(self, message: BatchMessage) -> None:
+        """Put a batch of a source into its agent's queue.
+
+        Faust would hand over each message by a task of its own, and an agent would be at work on the first one's
+        partition before it saw the second's. The queue's own bound is for all partitions together; `has_room` is for
+        each, so that none waits for another.
+        """
         tp = message.tp
         (channel,) = self._channels(tp)
         message.incref(1)
-        queue, event = channel.queue, to_event(self.app, message)
-        if queue.full():
-            await self.wait_first(queue.put(event), self.suspend_flow.wait())
-        else:
-            queue.put_nowait(event)
+        channel.queue.force_put_nowait(to_event(self.app, message))
         self._read_offset[tp] = message.offset
 
     def _channels(self, tp: TP) -> Collection[Any]:
@@ -106,7 +108,7 @@ class BatchConsumer(Consumer):
                 if self._is_overtaken(batch.generation):
                     return
                 if tp in self._get_active_partitions():
-                    yield tp, self._to_batch_message(batch)
+                    yield tp, self.to_batch_message(batch)
         for tp, record in self.scheduler.iterate(single):
             if self._is_overtaken(generation):
                 return
@@ -116,27 +118,48 @@ class BatchConsumer(Consumer):
     def _is_overtaken(self, generation: int) -> bool:
         return self.should_stop or not self.flow_active or generation != self.app.consumer_generation_id
 
-    def _to_batch_message(self, batch: Batch) -> BatchMessage:
+    def to_batch_message(self, batch: Batch) -> BatchMessage:
+        """Return the message of the batch, which is to be delivered at once.
+
+        Raises
+        ------
+        GapError
+            If it does not start where its predecessor ended.
+        """
         tp = batch.tp
         if len(self._channels(tp)) > 1:
             raise ImproperlyConfigured(f"{tp.topic}: a batch topic can have one agent per app, got several")
         self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-        message = BatchMessage(batch)
+        message = BatchMessage(batch, self.sources.wake)
         progress = self._progress.setdefault(tp, Progress())
         progress.arrive(tp, batch.base, batch.next_offset)
         if self.app.topics.acks_enabled_for(tp.topic):
             progress.deliver(message)
         return message
 
-    def _has_room(self, tp: TP) -> bool:
-        progress = self._progress.get(tp)
-        return progress is None or (
+    def progress(self, tp: TP) -> Progress | None:
+        """Return how far an assigned partition of a batch topic is; ``None`` before its position is sought."""
+        return self._progress.get(tp)
+
+    def has_room(self, progress: Progress) -> bool:
+        """Tell whether more of the partition may be fetched."""
+        return (
             progress.pending_records < self.app.max_pending_records
             and progress.queued_batches() < self.app.max_queued_batches
         )
 
+    def highwater(self, tp: TP) -> int:
+        """Return the offset after the partition's last record, as the last answer told it."""
+        known = self.sources.highwaters.get(tp)
+        return super().highwater(tp) if known is None else known
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Leave sources out: aiokafka fetches nothing of them, which is what this looks for."""
+        if not self.is_source(tp):
+            super().verify_event_path(now, tp)
+
     def on_buffer_full(self, tp: TP) -> None:
-        """Ignore the pressure on batch topics' queues: `_has_room` bounds them, and stock would sleep for a second."""
+        """Ignore the pressure on batch topics' queues: `has_room` bounds them, and stock would sleep for a second."""
         if tp.topic not in self.batch_topics:
             super().on_buffer_full(tp)
 
@@ -146,14 +169,16 @@ class BatchConsumer(Consumer):
         """Seek to the committed offsets, from which the sources must then continue without a gap."""
         await super().perform_seek()
         for tp in self.assignment():
-            if tp.topic in self.batch_topics and not self._is_changelog_tp(tp):
+            if self.is_source(tp):
                 self._progress[tp] = Progress(self._committed_offset[tp])
+        self.sources.look_around()
 
     async def seek(self, partition: TP, offset: int) -> None:
         """Seek `partition` to `offset`, where its next batch must start. Only while the sources are not open."""
         await super().seek(partition, offset)
         if partition.topic in self.batch_topics:
             self._progress[partition] = Progress(offset)
+            self.sources.wake()
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
         """Seek changelogs for recovery.
@@ -164,6 +189,12 @@ class BatchConsumer(Consumer):
         await super().seek_wait(partitions)
         for tp in partitions:
             self._progress.pop(tp, None)
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Resume fetching, and wake those who wait for something to fetch."""
+        super().resume_partitions(tps)
+        self._resumed.set()
+        self.sources.wake()
 
     # Acknowledgements and commits
 
@@ -181,6 +212,7 @@ class BatchConsumer(Consumer):
             progress = self._progress.get(message.tp)
             if progress is not None:
                 progress.advance()
+                self.sources.wake()
             notify(self._waiting_for_ack)
         return True
 
@@ -225,15 +257,17 @@ class BatchConsumer(Consumer):
                 self._read_offset,
                 self._committed_offset,
                 self._progress,
+                self.sources.highwaters,
             ):
                 record.pop(tp, None)
 
-    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Learn which of the subscribed topics are batch topics, before any position depends on it."""
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Learn which of the subscribed topics are batch topics, before anything of them is assigned."""
         self.batch_topics = frozenset(
             name for channel in self.app.topics if isinstance(channel.schema, BatchSchema) for name in channel.topics
         )
-        await super().on_partitions_assigned(assigned, generation_id)
+        self._source_topics = self.batch_topics - self.app.tables.changelog_topics
+        await super().subscribe(topics)
 
     async def on_stop(self) -> None:
         """Commit and stop; a crash has stopped the thread already, and what it left is replayed."""

@@ -1,4 +1,4 @@
-"""The consumer's thread: takes fetched record batches from aiokafka and unpacks them into batches."""
+"""The consumer's thread: group membership, positions and, by aiokafka's fetches, all topics but the sources."""
 # ruff: noqa: SLF001  (neither faust nor aiokafka offers a public way to take a whole fetch)
 
 import asyncio
@@ -25,7 +25,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 from faust.tables.manager import TableManager
-from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, ensure_aiokafka_TP
 from faust.types import TP
 from mode import Service
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _GATE_POLL_S = 0.02
 
 # Of one response, all partitions together: each byte is copied several times, and what fits a cache is copied faster.
-_FETCH_BYTES = 16 * 1024 * 1024
+FETCH_BYTES = 16 * 1024 * 1024
 
 
 # Pickle's protocol is the one way to the fetched bytes, and to move on in them, that aiokafka's reader of them offers.
@@ -146,7 +146,7 @@ def _is_aborted(records: PartitionRecords, data: bytes, batch: np.void) -> bool:
 
 
 class BatchConsumerThread(AIOKafkaConsumerThread):
-    """Faust's consumer thread, returning batches for batch topics.
+    """Faust's consumer thread, returning batches for changelogs. Sources are read by `SourceReader`, not here.
 
     While the gate is closed (see `BatchApp.sources_open`) it delivers only what recovery asks for: the changelog
     partitions that are being restored. Recovery resumes the source partitions before it seeks them, and ends by
@@ -161,7 +161,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         # Faust offers no setting for these; aiokafka reads them when the consumer starts.
         consumer._fetch_max_wait_ms = self.app.fetch_max_wait_ms
         consumer._fetch_min_bytes = self.app.fetch_min_bytes
-        consumer._fetch_max_bytes = _FETCH_BYTES
+        consumer._fetch_max_bytes = FETCH_BYTES
         if self.app.read_committed:
             consumer._isolation_level = "read_committed"
         return consumer
@@ -195,7 +195,11 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
             await self._consumer._client.close()  # what aiokafka's `stop` has not come to
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Note to which rebalance the assignment belongs; the next cannot begin before this returns."""
+        """Note to which rebalance the assignment belongs; the next cannot begin before this returns.
+
+        Sources are paused before aiokafka knows a position to fetch from. It goes on to find their positions.
+        """
+        self._ensure_consumer().pause(*[ensure_aiokafka_TP(tp) for tp in assigned if self.consumer.is_source(tp)])
         self._assigned_rebalance = self.app.rebalancing_count
         if not assigned:
             self.settled_rebalance = self._assigned_rebalance  # there is nothing to seek
@@ -219,6 +223,33 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
             raise IllegalStateError("another rebalance has begun")
         self.settled_rebalance = rebalance
         return offsets
+
+    async def first_position(self, tp: TP) -> int:
+        """Return where the first read of a partition starts, by ``consumer_auto_offset_reset`` or a commit.
+
+        Called on the main loop: it may wait for long, and the thread's few callers of methods must not.
+
+        Raises
+        ------
+        IllegalStateError
+            If the partition is not assigned any more.
+        KafkaError
+            If it cannot be found out.
+        """
+        position = self._ensure_consumer().position(ensure_aiokafka_TP(tp))
+        return cast("int", await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(position, self.thread_loop)))
+
+    async def log_start(self, tp: TP) -> int:
+        """Return the offset of the first record that a partition still has. Called on the main loop.
+
+        Raises
+        ------
+        KafkaError
+            If it cannot be found out.
+        """
+        found = self._ensure_consumer().beginning_offsets([ensure_aiokafka_TP(tp)])
+        (start,) = (await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(found, self.thread_loop))).values()
+        return cast("int", start)
 
     def membership_lost(self) -> bool:
         """Tell whether the group has expelled this consumer: others may own its partitions already."""
@@ -252,6 +283,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109  (faust's signature)
         max_records: int | None = None,
     ) -> dict[TP, list[Any]]:
+        consumer._coordinator.check_errors()
         fetcher = consumer._fetcher
         subscriptions = fetcher._subscriptions
         # Recovery resumes partitions meanwhile: soon return, to be asked for those.
@@ -312,16 +344,10 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
         if not fetched.has_more() or not fetched.check_assignment(tp):
             return [], False
         records = fetched._partition_records
-        max_records = self.app.fetch_max_records
-        batch = unpack(records, tp, self.app.consumer_generation_id, max_records)
+        # Not in pieces: a checkpoint is one record batch, and a restored state must not stop in the middle of one.
+        batch = unpack(records, tp, self.app.consumer_generation_id, self.app.fetch_max_records)
         fetched._update_position()
-        has_more = bool(records._records.has_next())
-        if batch.next_offset == batch.base:
-            return [], has_more
-        if tp.topic in self.app.tables.changelog_topics:
-            # A checkpoint is one record batch, and a restored state must not stop in the middle of one.
-            return [batch], has_more
-        return list(batch.pieces(max_records, self.app.step_max_bytes)), has_more
+        return [batch] if batch.next_offset > batch.base else [], bool(records._records.has_next())
 
     @staticmethod
     def _release(fetcher: Any, partition: Any) -> None:  # noqa: ANN401  (aiokafka's untyped internals)

@@ -1,6 +1,7 @@
 """What one partition has delivered, and how far it may be committed."""
 
 from collections import deque
+from collections.abc import Callable
 
 from faust.types import TP, ConsumerMessage
 
@@ -12,11 +13,19 @@ class BatchMessage(ConsumerMessage):
     """The message that carries one batch through Faust; its offset is the last one that the batch covers.
 
     Faust sets `tracked` when a stream hands the message to its agent, and `acked` when the agent has acknowledged it.
+
+    Parameters
+    ----------
+    batch
+        What it carries.
+    on_taken
+        Called when it is handed to its agent.
     """
 
-    __slots__ = ("base", "next_offset", "records")
+    __slots__ = ("_is_taken", "_on_taken", "base", "next_offset", "records")
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, on_taken: Callable[[], None] | None = None) -> None:
+        self._on_taken = on_taken
         super().__init__(
             batch.tp.topic,
             batch.tp.partition,
@@ -36,6 +45,17 @@ class BatchMessage(ConsumerMessage):
         self.next_offset = batch.next_offset
         self.records = len(batch)
 
+    @property
+    def tracked(self) -> bool:  # nothing else tells when a stream hands a message over
+        """Whether an agent was given the batch."""
+        return self._is_taken
+
+    @tracked.setter
+    def tracked(self, is_taken: bool) -> None:
+        self._is_taken = is_taken
+        if is_taken and self._on_taken is not None:
+            self._on_taken()
+
 
 class Progress:
     """Delivery and acknowledgement of one assigned partition.
@@ -48,19 +68,27 @@ class Progress:
     ----------
     expected
         Where the next batch must start; ``None`` while any start is as good (first read of the partition, a seek).
+    start
+        Where the first read starts, if any start is as good.
     committable
         Offset up to which everything is acknowledged; ``None`` until the first.
     pending_records
         Records of the batches that no commit may pass yet.
     """
 
-    __slots__ = ("_pending", "committable", "expected", "pending_records")
+    __slots__ = ("_pending", "committable", "expected", "pending_records", "start")
 
     def __init__(self, expected: int | None = None) -> None:
         self.expected = expected
+        self.start: int | None = None
         self.committable: int | None = None
         self.pending_records = 0
         self._pending: deque[BatchMessage] = deque()
+
+    @property
+    def position(self) -> int | None:
+        """Where to read on; ``None`` while that is unknown."""
+        return self.start if self.expected is None else self.expected
 
     def arrive(self, tp: TP, base: int, next_offset: int) -> None:
         """Record that the batch [`base`, `next_offset`) is about to be delivered.
