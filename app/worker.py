@@ -219,6 +219,7 @@ def _faust_app(settings: Settings) -> PixguardApp:
         TableManager=ShardTables,
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
         fetch_max_records=settings.fetch_max_records,
+        fetch_pause_ms=5.0,
     )
     # `web_enabled=False` alone leaves Faust's own web port open.
     app.boot_strategy.enable_web = False

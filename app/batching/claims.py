@@ -213,10 +213,10 @@ class Claims:
         values: Sequence[bytes | None],
         timestamp_ms: int,
     ) -> int:
+        producer = self._producer()
+        await producer.room()
         stamp = claim.stamp(len(keys))
-        sent = await self._producer().send_records(
-            self._topic, partition, keys, values, timestamp_ms, atomic=True, stamp=stamp
-        )
+        sent = producer.send_records(self._topic, partition, keys, values, timestamp_ms, atomic=True, stamp=stamp)
         try:
             offset = await sent
         except (ProducerFenced, InvalidProducerEpoch) as error:

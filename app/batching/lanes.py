@@ -71,7 +71,7 @@ class Lane:
         self.node = -1
         self.sequence = 0
         self.is_known = False
-        """Whether the leader has taken a batch: of a producer that it does not know, it takes any number as the first."""
+        """Whether the leader has taken a batch: of a producer that is new to it, it takes any number as the first."""
         self.is_broken = False
         """Whether something failed that is to be sent again, in order, before anything new."""
         self.retry_s = 0.0

@@ -47,7 +47,11 @@ class BatchProducer(Producer):
         if self._sender is not None:
             await self._sender.drained()
 
-    async def send_records(
+    async def room(self) -> None:
+        """Wait until less is on its way than a slow broker may make grow."""
+        await self._running().room()
+
+    def send_records(
         self,
         topic: str,
         partition: int,
@@ -58,15 +62,17 @@ class BatchProducer(Producer):
         atomic: bool = False,
         stamp: Stamp | None = None,
     ) -> asyncio.Future[int]:
-        """Send records; waits while too much is on its way. See `RecordSender.send`.
+        """Send records; who sends without end waits for `room` first. See `RecordSender.send`.
 
         Raises
         ------
         NotReady
             Before the producer has started, or after it has stopped.
         """
+        records = Records.of(keys, values, timestamps_ms)
+        return self._running().send(topic, partition, records, atomic=atomic, stamp=stamp)
+
+    def _running(self) -> RecordSender:
         if self._sender is None:
             raise NotReady("Producer service not yet started")
-        await self._sender.room()
-        records = Records.of(keys, values, timestamps_ms)
-        return self._sender.send(topic, partition, records, atomic=atomic, stamp=stamp)
+        return self._sender

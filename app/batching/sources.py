@@ -8,7 +8,7 @@ several times. It goes on to do so for changelogs, and to find positions. What i
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
@@ -20,7 +20,7 @@ from mode import Service
 from app.batching.fetch import API_KEY, API_VERSION, Fetched, decode_fetch, encode_fetch
 from app.batching.fetching import FETCH_BYTES, unpack
 from app.batching.progress import BatchMessage, Progress
-from app.batching.wire import Answer, Wires
+from app.batching.wire import Answer, Wire, Wires
 
 if TYPE_CHECKING:
     from app.batching.consumer import BatchConsumer
@@ -44,8 +44,42 @@ class _Fetch(NamedTuple):
     positions: dict[TP, int]
 
 
+class _Feed:
+    """What is read from one broker of one topic, by one request after the other, on a connection of its own.
+
+    Topics do not share one: a fetch of payments that the broker holds back, or that is not due yet, must not hold back
+    what this worker has just sent itself for its next stage.
+    """
+
+    def __init__(self, node: int, wires: Wires) -> None:
+        self.node = node
+        self.wires = wires
+        self.partitions: list[TP] = []
+        self.woken = asyncio.Event()
+        self.earliest_s = 0.0
+        """When the next request may be sent."""
+        self._turn = 0
+
+    @property
+    def wire(self) -> Wire | None:
+        """The open connection, if there is one."""
+        return self.wires[self.node]
+
+    def in_turn(self) -> list[TP]:
+        """Each comes first in its turn: only of the first does a broker send a record batch that exceeds the limits."""
+        self._turn = (self._turn + 1) % max(1, len(self.partitions))
+        return self.partitions[self._turn :] + self.partitions[: self._turn]
+
+
+class _Records(PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
+    """Fetched records, freed once they are unpacked: aiokafka's own iterator would tie them into a cycle."""
+
+    def _unpack_records(self) -> Iterator[Any]:
+        return iter(())
+
+
 class SourceReader(Service):
-    """Reads the sources of one consumer: from each broker by one request after the other.
+    """Reads the sources of one consumer.
 
     It reads while the gate is open (`BatchApp.sources_open`), and what has room (`BatchConsumer.has_room`). An answer
     that a rebalance has overtaken is dropped whole: every position is sought again.
@@ -61,20 +95,18 @@ class SourceReader(Service):
         self._app = consumer.app
         self.highwaters: dict[TP, int] = {}
         self._client: AIOKafkaClient | None = None
-        self._led: dict[int, list[TP]] = {}
-        self._woken: dict[int, asyncio.Event] = {}
+        self._feeds: dict[tuple[int, str], _Feed] = {}
+        self._wires: dict[str, Wires] = {}
         self._changed = asyncio.Event()
-        self._earliest_s: defaultdict[int, float] = defaultdict(float)
-        self._outages: dict[int, float] = {}
-        self._turns: defaultdict[int, int] = defaultdict(int)
+        self._outages: dict[_Feed, float] = {}
         self._locating: set[TP] = set()
         self._refused: dict[TP, float] = {}
         super().__init__(loop=consumer.loop, beacon=consumer.beacon)
 
     def wake(self) -> None:
         """Look again what has room."""
-        for woken in self._woken.values():
-            woken.set()
+        for feed in self._feeds.values():
+            feed.woken.set()
 
     def look_around(self, *_cluster: object) -> None:
         """Look again who leads what, and for positions that are unknown."""
@@ -84,7 +116,8 @@ class SourceReader(Service):
         """Close the connections, once nothing here uses them any more."""
         if self._client is not None:
             self._client.cluster.remove_listener(self.look_around)
-            self._wires.close()
+        for wires in self._wires.values():
+            wires.close()
 
     # Who leads what
 
@@ -99,13 +132,18 @@ class SourceReader(Service):
             client = self._connect({tp.topic for tp in sources})
             led = defaultdict(list)
             for tp in sources:
-                led[client.cluster.leader_for_partition(tp)].append(tp)
+                node = client.cluster.leader_for_partition(tp)
+                led[-1 if node is None else node, tp.topic].append(tp)
                 self._locate(tp)
-            leaderless = [tp for node in (None, -1) for tp in led.pop(node, ())]
-            self._led = dict(led)
-            for node in self._led.keys() - self._woken.keys():
-                self._woken[node] = asyncio.Event()
-                self.add_future(self._read(node, self._woken[node]))
+            leaderless = [place for place in led if place[0] < 0]
+            for place in leaderless:
+                del led[place]
+            for place in led.keys() - self._feeds.keys():
+                node, topic = place
+                feed = self._feeds[place] = _Feed(node, self._wires[topic])
+                self.add_future(self._read(feed))
+            for place, feed in self._feeds.items():
+                feed.partitions = led.get(place, [])
             self.wake()
             if leaderless:
                 await asyncio.sleep(_REFUSED_PAUSE_S)
@@ -116,8 +154,9 @@ class SourceReader(Service):
         client = self._client
         if client is None:
             client = self._client = self._app.batch_producer._ensure_producer().client
-            self._wires = Wires(client, "sources", self._app.conf.broker_request_timeout)
             client.cluster.add_listener(self.look_around)
+        for topic in topics - self._wires.keys():
+            self._wires[topic] = Wires(client, topic, self._app.conf.broker_request_timeout)
         for topic in topics - client._topics:
             client.add_topic(topic)
         return client
@@ -138,52 +177,52 @@ class SourceReader(Service):
             self._locating.discard(tp)
         self.look_around()
 
-    # Reading from one broker
+    # Reading
 
-    async def _read(self, node: int, woken: asyncio.Event) -> None:
+    async def _read(self, feed: _Feed) -> None:
         fetch: _Fetch | None = None
         while not self.should_stop:
             if fetch is None:
-                woken.clear()
-                fetch = await self._ask(node)
+                feed.woken.clear()
+                fetch = await self._ask(feed)
             if fetch is None:
-                await woken.wait()
+                await feed.woken.wait()
                 continue
             try:
                 answer = await fetch.answer
             except KafkaError as error:
                 fetch = None
-                self._note_outage(node, error)
+                self._note_outage(feed, error)
                 continue
-            self._note_outage(node, None)
+            self._note_outage(feed, None)
             messages = self._take(fetch, answer)
             # The broker works on the next answer while the agents work on this one.
-            fetch = self._ask_now(node)
+            fetch = self._ask_now(feed)
             for message in messages:
                 self._consumer.deliver(message)
 
-    async def _ask(self, node: int) -> _Fetch | None:
+    async def _ask(self, feed: _Feed) -> _Fetch | None:
         """Send the next request; return None if there is nothing to ask for."""
-        while self._is_open() and self._led.get(node):
-            pause_s = self._earliest_s[node] - self.loop.time()
+        while self._is_open() and feed.partitions:
+            pause_s = feed.earliest_s - self.loop.time()
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
-            elif self._wires[node] is not None:
-                return self._ask_now(node)
+            elif feed.wire is not None:
+                return self._ask_now(feed)
             else:
                 try:
-                    await self._wires.open(node)
+                    await feed.wires.open(feed.node)
                 except (KafkaError, OSError) as error:
-                    self._note_outage(node, error)
+                    self._note_outage(feed, error)
         return None
 
-    def _ask_now(self, node: int) -> _Fetch | None:
+    def _ask_now(self, feed: _Feed) -> _Fetch | None:
         """Send the next request, if that can be done at once."""
         rebalance = self._app.rebalancing_count
-        wire, now_s = self._wires[node], self.loop.time()
-        if wire is None or now_s < self._earliest_s[node] or not self._is_open():
+        wire, now_s = feed.wire, self.loop.time()
+        if wire is None or now_s < feed.earliest_s or not self._is_open():
             return None
-        positions, is_whole = self._positions(node, now_s)
+        positions, is_whole = self._positions(feed, now_s)
         if not positions:
             return None
         app = self._app
@@ -196,17 +235,15 @@ class SourceReader(Service):
             partition_max_bytes=app.conf.consumer_max_fetch_size,
             isolation_level=READ_COMMITTED if app.read_committed else READ_UNCOMMITTED,
         )
-        self._earliest_s[node] = now_s + app.fetch_pause_ms / 1000
+        feed.earliest_s = now_s + app.fetch_pause_ms / 1000
         return _Fetch(wire.send(API_KEY, API_VERSION, request), rebalance, positions)
 
-    def _positions(self, node: int, now_s: float) -> tuple[dict[TP, int], bool]:
+    def _positions(self, feed: _Feed, now_s: float) -> tuple[dict[TP, int], bool]:
         """Return what to ask for, from where on, and whether that is all that may be read."""
-        consumer, led = self._consumer, self._led.get(node, [])
+        consumer = self._consumer
         active = consumer._get_active_partitions()
-        # Each comes first in its turn: only of the first does a broker send a record batch that exceeds the limits.
-        turn = self._turns[node] = (self._turns[node] + 1) % max(1, len(led))
         positions, is_whole = {}, True
-        for tp in (*led[turn:], *led[:turn]):
+        for tp in feed.in_turn():
             if tp not in active:
                 continue
             progress = consumer.progress(tp)
@@ -246,7 +283,7 @@ class SourceReader(Service):
 
     def _unpack(self, fetched: Fetched, position: int) -> Iterator[BatchMessage]:
         app, consumer = self._app, self._consumer
-        records = PartitionRecords(
+        records = _Records(
             fetched.tp,
             MemoryRecords(bytes(fetched.records)),
             fetched.aborted,
@@ -300,14 +337,14 @@ class SourceReader(Service):
         finally:
             self._pause(tp)
 
-    def _note_outage(self, node: int, error: Exception | None) -> None:
+    def _note_outage(self, feed: _Feed, error: Exception | None) -> None:
         """Log when a broker is away, and when it is back; wait longer each time."""
         if error is None:
-            if self._outages and self._outages.pop(node, None) is not None:
-                self.log.info("broker %d is back", node)
+            if self._outages and self._outages.pop(feed, None) is not None:
+                self.log.info("broker %d is back", feed.node)
             return
-        pause_s = self._outages.get(node)
+        pause_s = self._outages.get(feed)
         if pause_s is None:
-            self.log.warning("broker %d: %s; trying again", node, error)
-        self._outages[node] = min(2 * pause_s, _LONGEST_OUTAGE_PAUSE_S) if pause_s else _OUTAGE_PAUSE_S
-        self._earliest_s[node] = self.loop.time() + self._outages[node]
+            self.log.warning("broker %d: %s; trying again", feed.node, error)
+        self._outages[feed] = min(2 * pause_s, _LONGEST_OUTAGE_PAUSE_S) if pause_s else _OUTAGE_PAUSE_S
+        feed.earliest_s = self.loop.time() + self._outages[feed]

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
+from app.batching.packing import Records
 from app.batching.sending import RecordSender
-from app.topics import DECISIONS
-from ops.bench.load import Load, Payments, payment_number
-from ops.bench.stand import BenchError, Stand, open_sender, send
+from app.domain.byte_column import ByteColumn
+from app.topics import DECISIONS, TRANSACTIONS
+from ops.bench.load import Load, payment_number
+from ops.bench.stand import BenchError, Stand, open_sender
 
 __all__ = ["Latency", "measure_latency"]
 
 _WARM_UP_S = 3.0
-_TICK_S = 0.001
+_LINGER_S = 0.003
+"""How long payments are collected into one record batch, as producers do: Kafka's own wait 5 ms by default."""
 _GIVE_UP_S = 60.0
 
 
@@ -51,7 +54,7 @@ class Latency:
 
 
 class _Sender:
-    """Sends each payment when it is due, those of one partition that are due together as one record batch."""
+    """Sends each payment soon after it is due, those of one partition that are due together as one record batch."""
 
     def __init__(self, sender: RecordSender, load: Load, rate_per_s: int, seconds: float) -> None:
         rng = np.random.default_rng(rate_per_s)
@@ -60,11 +63,8 @@ class _Sender:
         self.sent_s = np.zeros_like(self.due_s)
         self.first_number = load.made
         self._sender = sender
-        start_ms = int(time.time() * 1000) + 1000
         # Made beforehand: making them is not what is measured.
-        self._queue: deque[tuple[int, bytes, bytes]] = deque(
-            load.in_order(start_ms + (self.due_s * 1000).astype(np.int64))
-        )
+        self._lanes = _lanes(load, int(time.time() * 1000) + 1000, self.due_s)
 
     async def run(self, start_s: float) -> None:
         """Send all; times are of `time.monotonic`."""
@@ -72,18 +72,46 @@ class _Sender:
         while sent < len(self.due_s):
             now_s = time.monotonic() - start_s
             due = int(np.searchsorted(self.due_s, now_s, "right"))
-            if due == sent:
-                await asyncio.sleep(min(_TICK_S, max(0.0, float(self.due_s[sent]) - now_s)))
-                continue
             self.sent_s[sent:due] = now_s
-            now_ms = int(time.time() * 1000)
-            together: defaultdict[int, Payments] = defaultdict(lambda: Payments([], [], []))
-            for _ in range(due - sent):
-                partition, key, value = self._queue.popleft()
-                together[partition].add(key, value, now_ms)
             sent = due
-            for partition, payments in together.items():
-                send(self._sender, partition, payments)
+            now_ms = int(time.time() * 1000)
+            for lane in self._lanes:
+                due = int(np.searchsorted(lane.due_s, now_s, "right"))
+                if due > lane.sent:
+                    part = slice(lane.sent, due)
+                    times_ms = np.full(due - lane.sent, now_ms)
+                    self._sender.send(
+                        TRANSACTIONS.name, lane.partition, Records(lane.keys[part], lane.values[part], times_ms)
+                    )
+                    lane.sent = due
+            await asyncio.sleep(_LINGER_S)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The payments of one partition, and how many of them are sent."""
+
+    partition: int
+    due_s: NDArray[np.float64]
+    keys: ByteColumn
+    values: ByteColumn
+    sent: int = 0
+
+
+def _lanes(load: Load, start_ms: int, due_s: NDArray[np.float64]) -> list[_Lane]:
+    payments = list(load.in_order(start_ms + (due_s * 1000).astype(np.int64)))
+    by_partition: defaultdict[int, list[int]] = defaultdict(list)
+    for number, (partition, _, _) in enumerate(payments):
+        by_partition[partition].append(number)
+    return [
+        _Lane(
+            partition,
+            due_s[numbers],
+            ByteColumn.of([payments[number][1] for number in numbers]),
+            ByteColumn.of([payments[number][2] for number in numbers]),
+        )
+        for partition, numbers in by_partition.items()
+    ]
 
 
 async def measure_latency(stand: Stand, load: Load, rate_per_s: int, seconds: float) -> Latency:

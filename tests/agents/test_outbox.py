@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -24,9 +24,12 @@ class Sending:
         self.crash_reason: BaseException | None = None
         self.batch_producer = self
 
-    async def send_records(
+    async def room(self) -> None:
+        """Have room."""
+
+    def send_records(
         self, topic: str, partition: int, keys: Sequence[bytes | None], values: Sequence[bytes | None], times: object
-    ) -> Awaitable[object]:
+    ) -> asyncio.Future[object]:
         """Keep the values."""
         assert (topic, partition, len(keys)) == ("topic", 0, len(values))
         assert times
@@ -68,7 +71,7 @@ async def test_an_expelled_worker_crashes_instead_of_sending() -> None:
 
 
 async def test_a_member_sends() -> None:
-    """It is asked for each message, and without the question everything is sent."""
+    """It is asked for each job, and without the question everything is sent."""
     asked: list[str] = []
 
     async def member() -> None:

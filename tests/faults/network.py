@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
@@ -12,18 +12,11 @@ from random import Random
 from .log import FencedError, Log, TopicPartition
 from .loop import Life, VirtualLoop
 
-__all__ = ["Network", "Producer", "SendError", "Written"]
+__all__ = ["Network", "Producer", "SendError"]
 
 
 class SendError(Exception):
     """A producer has given up on a record batch: whether it is in the log is unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Where a record batch lies."""
-
-    offset: int
 
 
 @dataclass(slots=True)
@@ -65,8 +58,8 @@ class _Job:
     values: Sequence[bytes | None]
     timestamps_ms: Sequence[int]
     epoch: int | None
-    done: asyncio.Future[Written]
-    taken: asyncio.Future[None]
+    done: asyncio.Future[int]
+    is_taken: bool = False
     is_written: bool = False
     survives: bool = True
 
@@ -86,44 +79,42 @@ class Producer:
     _queues: dict[TopicPartition, deque[_Job]] = field(default_factory=dict)
     _broken: dict[TopicPartition, SendError] = field(default_factory=dict)
 
-    async def send_records(
+    async def room(self) -> None:
+        """Never wait: the network holds whatever it is given."""
+
+    def send_records(
         self,
         topic: str,
         partition: int,
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
-        timestamps_ms: Sequence[int],
+        timestamp_ms: int,
         *,
         atomic: bool = False,
         epoch: int | None = None,
-    ) -> Awaitable[list[Written]]:
+    ) -> asyncio.Future[int]:
         """Send as `app.batching.producer.BatchProducer` does; in several record batches, unless `atomic`."""
         network, where = self.network, (topic, partition)
         cuts = [0, len(values)]
         if not atomic and len(values) > 1 and network.rng.random() < 0.3:
             cuts.insert(1, network.rng.randrange(1, len(values)))
-        sent = []
+        sent: list[asyncio.Future[int]] = []
         for first, past in pairwise(cuts):
             part = slice(first, past)
-            future: asyncio.Future[Written] = network.loop.create_future()
-            taken: asyncio.Future[None] = network.loop.create_future()
-            job = _Job(keys[part], values[part], timestamps_ms[part], epoch, future, taken)
+            sent.append(network.loop.create_future())
             queue = self._queues.setdefault(where, deque())
-            queue.append(job)
+            queue.append(_Job(keys[part], values[part], [timestamp_ms] * (past - first), epoch, sent[-1]))
             network.in_flight += 1
             if len(queue) == 1:
                 self._transmit(where)
-            await taken
-            sent.append(future)
-        return asyncio.gather(*sent)
+        return sent[0] if len(sent) == 1 else asyncio.ensure_future(_first(sent))
 
     def _transmit(self, where: TopicPartition) -> None:
         queue = self._queues[where]
         if not queue or self.life.is_paused:
             return
         job = queue[0]
-        if not job.taken.done():
-            job.taken.set_result(None)
+        job.is_taken = True
         delay_s = self.network.way_s()
         if job.epoch is not None and self.network.loop.now_s < self.network.late_until_s:
             delay_s += self.network.rng.uniform(0.5, 4)
@@ -157,16 +148,16 @@ class Producer:
         if network.rng.random() < network.lost_ack_share:
             network.faults["lost acknowledgement"] += 1
             delay_s += network.rng.uniform(0.2, 1.5)  # the retry is recognised by its sequence number
-        network.loop.later(delay_s, self._settle, where, job, Written(base))
+        network.loop.later(delay_s, self._settle, where, job, base)
 
-    def _settle(self, where: TopicPartition, job: _Job, answer: Written | Exception) -> None:
+    def _settle(self, where: TopicPartition, job: _Job, answer: int | Exception) -> None:
         if self.life.is_paused:  # the answer waits in the socket
             self.network.loop.later(0.05, self._settle, where, job, answer)
             return
         self._queues[where].popleft()
         self.network.in_flight -= 1
         if not self.life.is_over and not job.done.done():
-            if isinstance(answer, Written):
+            if isinstance(answer, int):
                 job.done.set_result(answer)
             else:
                 job.done.set_exception(answer)
@@ -175,7 +166,7 @@ class Producer:
     def resume(self) -> None:
         """Go on with what a pause has left."""
         for where, queue in self._queues.items():
-            if queue and not queue[0].taken.done():
+            if queue and not queue[0].is_taken:
                 self._transmit(where)
 
     def abandon(self) -> None:
@@ -185,3 +176,7 @@ class Producer:
             for place, job in enumerate(queue):
                 job.survives = place < survivors
                 self.network.faults["send cut off"] += not (job.survives or job.is_written)
+
+
+async def _first(sent: Sequence[asyncio.Future[int]]) -> int:
+    return (await asyncio.gather(*sent))[0]

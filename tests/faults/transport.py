@@ -141,12 +141,11 @@ class Changelog:
 
     async def append(self, partition: int, keys: Sequence[bytes], values: Sequence[bytes | None]) -> int:
         """Append one checkpoint as one record batch; the offset of its last record."""
-        stamps = [self._worker.machine.clock.now_ms()] * len(keys)
-        sent = await self._worker.producer.send_records(
-            CHANGELOGS[self._table], partition, keys, values, stamps, atomic=True, epoch=self.epochs.get(partition, 0)
+        now_ms, epoch = self._worker.machine.clock.now_ms(), self.epochs.get(partition, 0)
+        sent = self._worker.producer.send_records(
+            CHANGELOGS[self._table], partition, keys, values, now_ms, atomic=True, epoch=epoch
         )
-        (written,) = await sent
-        return written.offset + len(keys) - 1
+        return await sent + len(keys) - 1
 
     async def crash(self, error: BaseException) -> None:
         """Stop the worker."""

@@ -33,10 +33,8 @@ class Copying(BatchApp):
                 if self.fail_at in batch.values:
                     raise ArithmeticError("boom")
                 offsets = [b"%d" % offset for offset in batch.offsets]
-                await (
-                    await self.batch_producer.send_records(
-                        self.outputs, batch.tp.partition, offsets, batch.values, batch.timestamps_ms
-                    )
+                await self.batch_producer.send_records(
+                    self.outputs, batch.tp.partition, offsets, batch.values, batch.timestamps_ms
                 )
                 self.done.append(event)
 

@@ -58,7 +58,7 @@ async def test_a_stop_finishes_first_and_commits_what_it_finished(
     finish = app.before_revoke
 
     async def send_and_finish(revoked: set[TP]) -> None:
-        await (await app.batch_producer.send_records(outputs, 0, [None], [b"flushed"], [0]))
+        await app.batch_producer.send_records(outputs, 0, [None], [b"flushed"], [0])
         await finish(revoked)
 
     app.before_revoke = send_and_finish  # type: ignore[method-assign]

@@ -25,18 +25,16 @@ async def started(app: BatchApp) -> BatchApp:
     return app
 
 
-async def send(
-    app: BatchApp, topic: str, *values: bytes, partition: int = 0, atomic: bool = False
-) -> asyncio.Future[int]:
+def send(app: BatchApp, topic: str, *values: bytes, partition: int = 0, atomic: bool = False) -> asyncio.Future[int]:
     """Send values without keys."""
-    return await app.batch_producer.send_records(topic, partition, [None] * len(values), values, 0, atomic=atomic)
+    return app.batch_producer.send_records(topic, partition, [None] * len(values), values, 0, atomic=atomic)
 
 
 async def send_one_by_one(app: BatchApp, topic: str, values: Sequence[bytes]) -> list[asyncio.Future[int]]:
     """Send each value in a request of its own."""
     sent = []
     for value in values:
-        sent.append(await send(app, topic, value))
+        sent.append(send(app, topic, value))
         await asyncio.sleep(0.01)
     return sent
 
@@ -47,7 +45,7 @@ async def test_records_keep_their_order_over_as_few_batches_as_needed(cluster: C
     app = await started(make_app(topic))
     keys = [b"%d" % number for number in range(2_500)]
     values = [key.ljust(1_000, b".") for key in keys]
-    assert await (await app.batch_producer.send_records(topic, 1, keys, values, range(2_500))) == 0
+    assert await app.batch_producer.send_records(topic, 1, keys, values, range(2_500)) == 0
     records = await cluster.read(topic, partitions=2)
     assert [(each.key, each.value, each.timestamp) for each in records] == list(
         zip(keys, values, range(2_500), strict=True)
@@ -58,7 +56,7 @@ async def test_an_atomic_call_is_one_record_batch(cluster: Cluster, make_app: Ma
     """A checkpoint of many megabytes is appended as a whole."""
     topic = await cluster.create(max_message_bytes=str(16 * MEBIBYTE))
     app = await started(make_app(topic))
-    assert await (await send(app, topic, *[bytes(1_000)] * 10_000, atomic=True)) == 0
+    assert await send(app, topic, *[bytes(1_000)] * 10_000, atomic=True) == 0
     assert len(await cluster.read(topic)) == 10_000
 
 
@@ -67,7 +65,7 @@ async def test_a_record_larger_than_a_batch_goes_alone(cluster: Cluster, make_ap
     topic = await cluster.create(max_message_bytes=str(4 * MEBIBYTE))
     app = await started(make_app(topic))
     values = [b"before", bytes(2_700_000), b"after"]
-    await (await send(app, topic, *values))
+    await send(app, topic, *values)
     assert [each.value for each in await cluster.read(topic)] == values
 
 
@@ -100,9 +98,9 @@ async def test_each_call_learns_where_its_records_are(cluster: Cluster, make_app
     """Though several calls went in one record batch."""
     topic = await cluster.create()
     app = await started(make_app(topic))
-    sent = [await send(app, topic, *[b"v"] * records) for records in (3, 1, 2)]
+    sent = [send(app, topic, *[b"v"] * records) for records in (3, 1, 2)]
     assert await asyncio.gather(*sent) == [0, 3, 4]
-    assert await (await send(app, topic, b"v")) == 6
+    assert await send(app, topic, b"v") == 6
 
 
 @pytest.mark.parametrize("lost", [{0}, {1}, {1, 2, 3}, {3, 4, 6}])
@@ -162,7 +160,7 @@ async def test_a_broker_that_does_not_lead_any_more_is_asked_who_does(
             return dict.fromkeys(blocks, (NotLeaderForPartitionError.errno, -1))
         return blocks
 
-    await (await send(app, topic, b"0"))
+    await send(app, topic, b"0")
     monkeypatch.setattr("app.batching.sending.read_answer", refuse)
     values = [b"%d" % number for number in range(1, 6)]
     await asyncio.gather(*await send_one_by_one(app, topic, values))
@@ -176,7 +174,7 @@ async def test_a_slow_answer_holds_nobody_up(
     topic = await cluster.create(partitions=2)
     app = await started(make_app(topic))
     for partition in range(2):
-        await (await send(app, topic, b"known", partition=partition))
+        await send(app, topic, b"known", partition=partition)
     requests: list[int] = []
     answer_may_come = asyncio.Event()
 
@@ -188,11 +186,11 @@ async def test_a_slow_answer_holds_nobody_up(
         return answer
 
     meddle(monkeypatch, hold)
-    first = await send(app, topic, b"first")
+    first = send(app, topic, b"first")
     await until(lambda: bool(requests))
     async with asyncio.timeout(10):
-        await (await send(app, topic, b"other", partition=1))
-        await (await send(app, topic, b"second"))
+        await send(app, topic, b"other", partition=1)
+        await send(app, topic, b"second")
     assert not first.done()
     answer_may_come.set()
     await first
@@ -216,9 +214,9 @@ async def test_to_a_leader_that_has_taken_nothing_yet_one_request_goes(
         return await send()
 
     meddle(monkeypatch, lose_first)
-    first = await send(app, topic, b"first")
+    first = send(app, topic, b"first")
     await until(lambda: bool(lost))
-    second = await send(app, topic, b"second")
+    second = send(app, topic, b"second")
     assert await asyncio.gather(first, second) == [0, 1]
 
 
@@ -226,12 +224,12 @@ async def test_a_connection_that_breaks_is_opened_again(cluster: Cluster, make_a
     """What was on its way goes out again, and nothing twice."""
     topic = await cluster.create()
     app = await started(make_app(topic))
-    await (await send(app, topic, b"0"))
+    await send(app, topic, b"0")
     sender = app.batch_producer._sender
     assert sender is not None
     (wire,) = sender._wires._wires.values()
     sent = await send_one_by_one(app, topic, [b"1", b"2"])
-    sent.append(await send(app, topic, b"3"))
+    sent.append(send(app, topic, b"3"))
     await asyncio.sleep(0)
     wire.close()
     assert await asyncio.gather(*sent) == [1, 2, 3]
@@ -244,11 +242,11 @@ async def test_sequence_numbers_begin_again_after_the_last(cluster: Cluster, mak
     app = await started(make_app(topic))
     sender = app.batch_producer._sender
     assert sender is not None
-    first = await send(app, topic, b"v", b"v", b"v")
+    first = send(app, topic, b"v", b"v", b"v")
     sender._lanes[topic, 0].sequence = 2**31 - 5  # the leader takes any number from a producer it does not know
-    sent = [first, *[await send(app, topic, b"v", b"v", b"v") for _ in range(2)]]
+    sent = [first, *[send(app, topic, b"v", b"v", b"v") for _ in range(2)]]
     await asyncio.gather(*sent)
-    assert await (await send(app, topic, b"v")) == 9
+    assert await send(app, topic, b"v") == 9
     assert sender._lanes[topic, 0].sequence == 5
 
 
@@ -256,10 +254,10 @@ async def test_a_topic_that_is_not_there_is_an_error_in_the_end(make_app: MakeAp
     """It may be on its way; waited for as long as for an answer."""
     topic = await cluster.create()
     app = await started(make_app(topic, producer_request_timeout=1.0))
-    missing = await send(app, "no-such-topic", b"v", partition=77)
+    missing = send(app, "no-such-topic", b"v", partition=77)
     with pytest.raises(UnknownTopic):
         await missing
-    assert await (await send(app, topic, b"v")) == 0
+    assert await send(app, topic, b"v") == 0
 
 
 async def test_what_is_not_answered_fails_when_the_producer_stops(
@@ -274,7 +272,7 @@ async def test_what_is_not_answered_fails_when_the_producer_stops(
         return await asyncio.get_running_loop().create_future()
 
     meddle(monkeypatch, hold)
-    sent = await send(app, topic, b"v")
+    sent = send(app, topic, b"v")
     await asyncio.sleep(0.05)
     sender = app.batch_producer._sender
     assert sender is not None
@@ -290,7 +288,7 @@ async def test_what_is_on_its_way_is_bounded(cluster: Cluster, make_app: MakeApp
     values = [b"%04d" % number + bytes(MEBIBYTE) for number in range(9)]  # 9 MB for each of 12 partitions: 108 MB
 
     async def one(partition: int) -> int:
-        return await (await send(app, topic, *values, partition=partition, atomic=True))
+        return await send(app, topic, *values, partition=partition, atomic=True)
 
     assert await asyncio.gather(*map(one, range(12))) == [0] * 12
     records = await cluster.read(topic, partitions=12)
