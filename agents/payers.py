@@ -31,6 +31,7 @@ def payers_agent(
         async for events in app.rounds(stream):
             await outbox.room()
             work = [(shards.shard(event.message.partition), event) for event in events]
+            await shards.room(shard for shard, _ in work)
             for shard, _ in work:
                 await controls.apply(shard)
             with metrics.BATCH_SECONDS.labels("payers").time(), shards.applying(shard for shard, _ in work):

@@ -23,6 +23,7 @@ def receivers_agent(app: BatchApp, shards: Shards, outbox: Outbox, watch: Callab
         async for events in app.rounds(stream):
             await outbox.room()
             work = [(shards.shard(event.message.partition), event) for event in events]
+            await shards.room(shard for shard, _ in work)
             with metrics.BATCH_SECONDS.labels("receivers").time(), shards.applying(shard for shard, _ in work):
                 output = receive([(shard.stage, event.value) for shard, event in work])
                 sent = outbox.put(output.sends)

@@ -87,8 +87,12 @@ class Settings(BaseSettings):
 
     # -- transport
     fetch_max_wait_ms: Annotated[int, Field(ge=1, le=30000)] = Field(
-        50,
-        description="how long the broker may hold an empty fetch; partitions that had records wait for its end too",
+        500, description="how long the broker may hold an empty fetch"
+    )
+    fetch_pause_ms: Annotated[float, Field(ge=0, le=1000)] = Field(
+        5.0,
+        description="between two fetches of a topic, at least: a step costs as much for one payment as for fifty, and "
+        "a payment waits for half of this at each of the two stages",
     )
     fetch_max_records: Annotated[int, Field(ge=1, le=100000)] = Field(
         2000, description="records that one batch brings to an agent; bounds the time that the loop is held"

@@ -49,7 +49,7 @@ from models.rules import RulePack
 from tables.catalog import CATALOG
 from tables.changelog import ShardTable, ShardTables
 from tables.recovery import RecoveryProgress
-from tables.shards import CheckpointPolicy
+from tables.shards import CheckpointPolicy, Pace
 
 __all__ = ["Node", "build_node", "run_worker"]
 
@@ -157,6 +157,7 @@ def build_node(settings: Settings) -> Node:
         settings.idle_after_hours * _HOUR_MS,
     )
     retry = (settings.retry_window_s * 1000, settings.retry_max_ids)
+    pace = Pace()
     app.receivers = ShardTable(
         app,
         name=RECEIVERS_TABLE,
@@ -165,6 +166,7 @@ def build_node(settings: Settings) -> Node:
         policy=policy,
         cold_folder=settings.data_dir / "cold" / settings.name,
         clock=SYSTEM_CLOCK,
+        pace=pace,
     )
     app.payers = ShardTable(
         app,
@@ -174,6 +176,7 @@ def build_node(settings: Settings) -> Node:
         policy=policy,
         cold_folder=settings.data_dir / "cold" / settings.name,
         clock=SYSTEM_CLOCK,
+        pace=pace,
     )
     for table in (app.receivers, app.payers):
         app.tables.add(table)
@@ -219,7 +222,7 @@ def _faust_app(settings: Settings) -> PixguardApp:
         TableManager=ShardTables,
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
         fetch_max_records=settings.fetch_max_records,
-        fetch_pause_ms=5.0,
+        fetch_pause_ms=settings.fetch_pause_ms,
     )
     # `web_enabled=False` alone leaves Faust's own web port open.
     app.boot_strategy.enable_web = False

@@ -31,7 +31,7 @@ from app.domain.byte_column import ByteColumn
 from app.topics import MAX_CHECKPOINT_BYTES
 from tables.cold import EXPIRE_MOST, ColdStore
 from tables.recovery import RecoveryMeter, RecoveryProgress
-from tables.shards import CheckpointPolicy, Shards, Stage
+from tables.shards import CheckpointPolicy, Pace, Shards, Stage
 
 __all__ = ["ShardTable", "ShardTables"]
 
@@ -154,7 +154,7 @@ class ShardTable(Collection):
         When shards are written down, and how much of them stays in memory.
     cold_folder
         Where profiles lie that left memory; emptied, since the changelog is the truth.
-    clock
+    clock, pace
         Of the worker.
     """
 
@@ -169,10 +169,17 @@ class ShardTable(Collection):
         policy: CheckpointPolicy,
         cold_folder: Path,
         clock: Clock,
+        pace: Pace,
         **options: Any,  # noqa: ANN401 - handed to Faust
     ) -> None:
         self.shards = Shards(
-            name, make_stage, lambda partition: ColdStore(cold_folder / f"{name}-{partition}"), policy, clock, self
+            name,
+            make_stage,
+            lambda partition: ColdStore(cold_folder / f"{name}-{partition}"),
+            policy,
+            clock,
+            self,
+            pace,
         )
         super().__init__(
             app,

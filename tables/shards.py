@@ -7,6 +7,7 @@ Where checkpoints go is a protocol: a Faust changelog in a worker (`tables.chang
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,15 +16,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from app import metrics
+from app.domain.byte_column import bytes_of
+from app.topics import MAX_CHECKPOINT_BYTES
 from tables.cold import Cold, expire
 
 if TYPE_CHECKING:
     from app.clock import Clock
     from tables.partition import PartitionState
 
-__all__ = ["Acknowledged", "BrokenShardError", "CheckpointPolicy", "Checkpoints", "Shard", "Shards", "Stage"]
+__all__ = ["Acknowledged", "BrokenShardError", "CheckpointPolicy", "Checkpoints", "Pace", "Shard", "Shards", "Stage"]
 
 log = structlog.get_logger(__name__)
+
+
+_ROW_BYTES = 1000.0
+"""Of a changed row in a checkpoint, until the first one tells."""
+
+_FULL_BYTES = MAX_CHECKPOINT_BYTES // 4
+_MOST_BYTES = MAX_CHECKPOINT_BYTES // 2
+"""Changed, when no more may be applied before the next checkpoint: a step adds far less than is left then."""
 
 
 class BrokenShardError(RuntimeError):
@@ -77,6 +88,30 @@ class CheckpointPolicy:
     idle_after_ms: int
 
 
+class Pace:
+    """Spreads the checkpoints of all tables of one worker: one after the other, they hold its loop as if they were one.
+
+    Between two of them lies half of what an even distribution would give, so that none comes late.
+    """
+
+    def __init__(self) -> None:
+        self._tables: list[Shards] = []
+        self._last_s = -math.inf
+
+    def join(self, shards: Shards) -> None:
+        """Count the table's shards from now on."""
+        self._tables.append(shards)
+
+    def allows(self, now_s: float, interval_s: float) -> bool:
+        """Whether another checkpoint may start now."""
+        held = sum(len(shards.held) for shards in self._tables)
+        return bool(now_s - self._last_s >= interval_s / (2 * held))
+
+    def note(self, now_s: float) -> None:
+        """Remember that one has started."""
+        self._last_s = now_s
+
+
 class Shard:
     """One partition at run time: its pure stage, what is not acknowledged yet, and its checkpoints.
 
@@ -106,9 +141,9 @@ class Shard:
         self._events: list[Acknowledged] = []
         self._outputs: list[Awaitable[None]] = []
         self._running: asyncio.Task[None] | None = None
+        self._row_bytes = _ROW_BYTES
         self._is_broken = False
-        # Staggered: the partitions of a worker do not all stop the loop for their checkpoints at once.
-        self.last_start_s = shards.clock.monotonic_s() - shards.policy.interval_s * (partition % 8) / 8
+        self.last_start_s = shards.clock.monotonic_s()
 
     @contextmanager
     def applying(self) -> Iterator[None]:
@@ -133,10 +168,29 @@ class Shard:
         """Whether a checkpoint should start."""
         if self._is_broken or self._running is not None or not self._events:
             return False
-        policy = self._shards.policy
-        return (
-            now_s - self.last_start_s >= policy.interval_s or self.stage.state.profiles.dirty >= policy.max_dirty_rows
-        )
+        return self.is_full or now_s - self.last_start_s >= self._shards.policy.interval_s
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much has changed that the next checkpoint should not wait for its time."""
+        dirty: int = self.stage.state.profiles.dirty
+        return dirty >= self._shards.policy.max_dirty_rows or self._changed_bytes >= _FULL_BYTES
+
+    @property
+    def _changed_bytes(self) -> float:
+        """What the next checkpoint will take, judged by the last one."""
+        return float(self.stage.state.profiles.dirty * self._row_bytes)
+
+    async def room(self) -> None:
+        """Wait while more has changed than a checkpoint should hold: one that is late lets the next one grow.
+
+        Raises
+        ------
+        BrokenShardError
+            When a batch or a checkpoint has failed.
+        """
+        while self._changed_bytes >= _MOST_BYTES:
+            await asyncio.wait([self._running or self.start_checkpoint()])
 
     def start_checkpoint(self) -> asyncio.Task[None]:
         """Take a snapshot now, and write it once the outputs before it are acknowledged.
@@ -150,6 +204,7 @@ class Shard:
             raise BrokenShardError(f"{self._shards.name}-{self.partition}: a batch or a checkpoint has failed")
         started_s = self.last_start_s = self._shards.clock.monotonic_s()
         keys, values = self.stage.state.export()
+        self._row_bytes = bytes_of(values) / len(keys)
         metrics.CHECKPOINT_EXPORT_SECONDS.labels(self._shards.name).observe(
             self._shards.clock.monotonic_s() - started_s
         )
@@ -248,6 +303,8 @@ class Shards:
         Of the worker.
     log
         Takes the checkpoints.
+    pace
+        Of the worker; its own if not given.
     """
 
     def __init__(
@@ -258,12 +315,15 @@ class Shards:
         policy: CheckpointPolicy,
         clock: Clock,
         log: Checkpoints,
+        pace: Pace | None = None,
     ) -> None:
         self.name = name
         self.policy = policy
         self.clock = clock
         self.log = log
         self.held: dict[int, Shard] = {}
+        self._pace = pace or Pace()
+        self._pace.join(self)
         self._make_stage = make_stage
         self._make_cold = make_cold
 
@@ -292,12 +352,21 @@ class Shards:
                 stack.enter_context(shard.applying())
             yield
 
+    async def room(self, held: Iterable[Shard]) -> None:
+        """Wait until all of these shards can take a step: `Shard.room`."""
+        for shard in held:
+            await shard.room()
+
     def start_due_checkpoint(self) -> None:
-        """Start one checkpoint if any is due: one snapshot at a time, so that the loop is never held for long."""
+        """Start one checkpoint if any is due and the pace allows: the loop is never held for long."""
         now_s = self.clock.monotonic_s()
         due = [shard for shard in self.held.values() if shard.due(now_s)]
-        if due:
-            min(due, key=lambda shard: shard.last_start_s).start_checkpoint()
+        if not due:
+            return
+        shard = min(due, key=lambda shard: shard.last_start_s)
+        if shard.is_full or self._pace.allows(now_s, self.policy.interval_s):
+            self._pace.note(now_s)
+            shard.start_checkpoint()
 
     async def flush(self) -> None:
         """Bring every shard's work to the log."""

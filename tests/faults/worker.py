@@ -19,7 +19,7 @@ from models.lists import Lists
 from models.payer_stage import PayerStage
 from models.receiver_stage import ReceiverStage
 from models.rules import RulePack
-from tables.shards import CheckpointPolicy, Shard, Shards
+from tables.shards import CheckpointPolicy, Pace, Shard, Shards
 
 from .group import Assignment
 from .log import TopicPartition
@@ -87,6 +87,7 @@ class Worker:
         self.changelogs = {table: self.changelog_class(self, table) for table in CHANGELOGS}
         plan = world.plan
         policy = CheckpointPolicy(plan.checkpoint_s, plan.max_dirty_rows, plan.max_active_keys, plan.idle_after_ms)
+        self.pace = Pace()
         self.tables = {
             RECEIVERS_TABLE: self._shards(RECEIVERS_TABLE, self.make_receiver_stage, policy),
             PAYERS_TABLE: self._shards(PAYERS_TABLE, self.make_payer_stage, policy),
@@ -119,6 +120,7 @@ class Worker:
             policy,
             machine.clock,
             self.changelogs[table],
+            self.pace,
         )
 
     async def confirm_membership(self) -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from app.clock import SYSTEM_CLOCK
 from app.domain.records import Stretch
+from app.topics import MAX_CHECKPOINT_BYTES
 from tables.ids import IdMemory
+from tables.layout import EVENT_DTYPE
 from tables.partition import PartitionState
 from tables.profiles import Profiles
-from tables.shards import BrokenShardError, CheckpointPolicy, Shard, Shards
+from tables.shards import BrokenShardError, CheckpointPolicy, Pace, Shard, Shards
 
 TOPIC = "pix-transactions"
 POLICY = CheckpointPolicy(interval_s=0, max_dirty_rows=1, max_active_keys=1000, idle_after_ms=0)
@@ -147,3 +149,61 @@ async def test_batches_are_acknowledged_with_their_checkpoint() -> None:
     await shards.flush()
     assert log.appended
     assert batch.acked
+
+
+async def test_a_step_waits_while_more_has_changed_than_a_checkpoint_holds() -> None:
+    """A checkpoint that waits for its outputs lets the next one grow; above a record batch's limit it never ends."""
+    log = ListedLog()
+    shards, shard = made(log)
+    outputs: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    applied(shard, 0, outputs)
+    shards.start_due_checkpoint()
+    await asyncio.sleep(0)
+    await shards.room([shard])  # nothing has changed since
+    event = np.zeros(1, EVENT_DTYPE)
+    event["key"], event["timestamp"], event["counts"] = 7, 1_790_000_000_000, 1
+    shard.stage.state.profiles.update(event)
+    applied(shard, 1)
+    shard._row_bytes = MAX_CHECKPOINT_BYTES
+    room = asyncio.ensure_future(shards.room([shard]))
+    await asyncio.sleep(0.01)
+    assert (room.done(), log.appended) == (False, [])
+    outputs.set_result(None)
+    await room
+    assert len(log.appended) == 2  # the late one, and one more for what had changed meanwhile
+
+
+async def test_checkpoints_of_all_tables_are_spread_over_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tables with four shards: none starts within an eighth of the interval after another, except a full one."""
+    now_s, log, pace = [100.0], ListedLog(), Pace()
+    monkeypatch.setattr(type(SYSTEM_CLOCK), "monotonic_s", lambda _self: now_s[0])
+    policy = CheckpointPolicy(interval_s=1.0, max_dirty_rows=1, max_active_keys=1000, idle_after_ms=0)
+    tables = [
+        Shards(name, lambda _: CountingStage(), lambda _: NoRoom(), policy, SYSTEM_CLOCK, log, pace)
+        for name in ("receivers", "payers")
+    ]
+    shards = [table.shard(partition) for table in tables for partition in range(2)]
+    now_s[0] += 2
+    offsets = [0] * 4
+    starts: list[float] = []
+    for _ in range(200):
+        for number, shard in enumerate(shards):
+            if not shard._events:
+                applied(shard, offsets[number])
+                offsets[number] += 1
+        for table in tables:
+            before = [shard.last_start_s for shard in shards]
+            table.start_due_checkpoint()
+            starts += [now_s[0]] * (before != [shard.last_start_s for shard in shards])
+            await asyncio.sleep(0)
+        now_s[0] += 0.02
+    gaps = np.diff(starts)
+    assert gaps.min() >= 1 / 8
+    assert 12 <= len(starts) <= 17  # each shard about once a second, for four seconds
+    event = np.zeros(1, EVENT_DTYPE)
+    event["key"], event["timestamp"], event["counts"] = 7, 1_790_000_000_000, 1
+    shards[0].stage.state.profiles.update(event)
+    applied(shards[0], offsets[0])
+    started_s = shards[0].last_start_s
+    tables[0].start_due_checkpoint()
+    assert shards[0].last_start_s > started_s
