@@ -66,6 +66,7 @@ BROKER_CONFIG: Mapping[str, str] = MappingProxyType(
 
 _JVM_FLAGS = (
     "-Xmx512m",
+    "-Xmn320m",  # its pauses of 10 ms come every few seconds then, not each second
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
     "-XX:+ExitOnOutOfMemoryError",

@@ -194,13 +194,6 @@ class Stand:
         """Arguments of aiokafka's clients."""
         return client_options(self.settings)
 
-    def unpin(self) -> None:
-        """Let the broker run on all cores, and workers that are started from now on."""
-        self._worker_cores = None
-        if self._broker_cores is not None and self.broker.pid is not None:
-            for thread in Path(f"/proc/{self.broker.pid}/task").iterdir():
-                os.sched_setaffinity(int(thread.name), range(os.cpu_count() or 1))
-
     @contextmanager
     def worker(self, name: str = "bench") -> Iterator[Worker]:
         """Run a worker until the end of the block."""
