@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +87,7 @@ class Decided:
     transactions: NDArray[np.void]
     received_at: NDArray[np.int64]
     rows: NDArray[np.void]
-    messages: list[bytes]
+    messages: Sequence[bytes]
     vectors: NDArray[np.float32]
     pack: RulePack
 

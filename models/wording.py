@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.byte_column import ByteColumn
 from app.domain.decision import ACTIONS, Decision, Reason, Source, Versions, hold_minutes
+from app.domain.memory import PADDING
 from models.judging import DECIDED_DTYPE
 from models.rules import RulePack
+from models.wording_kernel import NUMBERS, ROOM, form_of, group, write
 
 __all__ = ["DecisionWriter"]
 
@@ -28,17 +31,21 @@ _OPEN = Decision(
     decided_at=-900_000_004,
     hold_minutes=-900_000_005,
 )
-# With its field's name a stand-in is unmistakable: inside a string the quotes would be escaped.
-_SLOTS = {
-    b'"end_to_end_id":"<id>"': b'"end_to_end_id":"%b"',
-    b'"score":0.123456789': b'"score":%b',
-    b'"partition":-900000001': b'"partition":%d',
-    b'"offset":-900000002': b'"offset":%d',
-    b'"event_time":-900000003': b'"event_time":%d',
-    b'"decided_at":-900000004': b'"decided_at":%d',
-    b'"hold_minutes":-900000005': b'"hold_minutes":%b',
-}
+# Behind its field's name a stand-in is unmistakable: inside a string the quotes would be escaped.
+_SLOTS = (
+    (b'"end_to_end_id":"', b"<id>"),
+    (b'"score":', b"0.123456789"),
+    (b'"partition":', b"-900000001"),
+    (b'"offset":', b"-900000002"),
+    (b'"event_time":', b"-900000003"),
+    (b'"decided_at":', b"-900000004"),
+    (b'"hold_minutes":', b"-900000005"),
+)
+# What fills the integer slots, but for the last.
+_NUMBERS = ("source_partition", "source_offset", "event_time", "timestamp")
+_NO_HOLD = -1
 
+_ID = DECIDED_DTYPE.fields["id"][1]  # type: ignore[index] # it has fields
 _FORM_STARTS = DECIDED_DTYPE.fields["pack"][1]  # type: ignore[index] # it has fields
 """From here to its end a row says what its form is."""
 
@@ -48,7 +55,8 @@ _encode = msgspec.json.Encoder().encode
 class DecisionWriter:
     """Renders `DECIDED_DTYPE` rows.
 
-    Most messages of a batch differ only in their numbers: the form of each kind is encoded once, then filled in.
+    Most messages of a batch differ only in their numbers: the form of each kind is encoded once, then filled in by
+    compiled code, all messages into one buffer.
 
     Parameters
     ----------
@@ -63,20 +71,34 @@ class DecisionWriter:
         self._features = features
         self._forms: dict[bytes, bytes] = {}
 
-    def encode(self, rows: NDArray[np.void]) -> list[bytes]:
-        """Return the messages of rows, shape (n,)."""
-        size = DECIDED_DTYPE.itemsize
+    def encode(self, rows: NDArray[np.void]) -> Sequence[bytes]:
+        """Return the messages of rows, shape (n,): a `ByteColumn`."""
         content = rows.tobytes()
-        forms = self._forms
-        messages = []
-        for start, numbers in zip(range(0, len(content), size), _numbers(rows), strict=True):
-            kind = content[start + _FORM_STARTS : start + size]
-            form = forms.get(kind)
-            if form is None:
-                place = start // size
-                form = self._form(rows[place : place + 1], kind)
-            messages.append(form % numbers)
-        return messages
+        place, size = _address(content), DECIDED_DTYPE.itemsize
+        kinds, firsts, counts = np.empty((3, len(rows)), np.int64)
+        found = group(place, size, _FORM_STARTS, kinds, firsts, counts)
+        forms = [self._form(rows, content, first) for first in firsts[:found].tolist()]
+        room = sum(len(form) * count for form, count in zip(forms, counts[:found].tolist(), strict=True))
+        messages = np.empty(room + ROOM * len(rows) + len(PADDING), np.uint8)
+        # On their own: they live as long as the messages.
+        starts, lengths = np.empty((2, len(rows)), np.int64)
+        scores = _encode(rows["score"].tolist())
+        # In one, since an address costs as much as writing ten messages.
+        text = b"".join([scores, *forms, PADDING])
+        texts = _address(text)
+        write(
+            place + _ID,
+            size,
+            texts,
+            _numbers(rows),
+            texts + len(scores),
+            found,
+            kinds,
+            messages.ctypes.data,
+            starts,
+            lengths,
+        )
+        return ByteColumn(messages, starts, lengths)  # type: ignore[return-value]  # none of them is None
 
     def decisions(self, rows: NDArray[np.void]) -> list[Decision]:
         """Return what rows, shape (n,), stand for."""
@@ -102,25 +124,42 @@ class DecisionWriter:
             hold_minutes=hold_minutes(int(row["event_time"])) if action == "HOLD" else None,
         )
 
-    def _form(self, row: NDArray[np.void], kind: bytes) -> bytes:
-        (decision,) = self.decisions(row)
-        opened = {name: getattr(_OPEN, name) for name in ("end_to_end_id", "score", "source", "event_time")}
-        decision = msgspec.structs.replace(
-            decision, **opened, decided_at=_OPEN.decided_at, hold_minutes=_OPEN.hold_minutes
-        )
-        form: bytes = _encode(decision).replace(b"%", b"%%")
-        for stand_in, slot in _SLOTS.items():
-            form = form.replace(stand_in, slot)
-        if len(self._forms) >= _MAX_FORMS:
-            self._forms.clear()
-        self._forms[kind] = form
+    def _form(self, rows: NDArray[np.void], content: bytes, place: int) -> bytes:
+        """Return the form of the row at a place."""
+        size = DECIDED_DTYPE.itemsize
+        kind = content[place * size + _FORM_STARTS : (place + 1) * size]
+        form = self._forms.get(kind)
+        if form is None:
+            (decision,) = self.decisions(rows[place : place + 1])
+            if len(self._forms) >= _MAX_FORMS:
+                self._forms.clear()
+            form = self._forms[kind] = form_of(_pieces(decision))
         return form
 
 
-def _numbers(rows: NDArray[np.void]) -> Iterator[tuple[bytes, bytes, int, int, int, int, bytes]]:
-    """What fills the slots of each row's form, in their order."""
-    hold = [b"null"] * len(rows)
+def _pieces(decision: Decision) -> list[bytes]:
+    """Cut a decision's message at the slots."""
+    opened = {name: getattr(_OPEN, name) for name in ("end_to_end_id", "score", "source", "event_time")}
+    decision = msgspec.structs.replace(decision, **opened, decided_at=_OPEN.decided_at, hold_minutes=_OPEN.hold_minutes)
+    pieces = []
+    rest = _encode(decision)
+    for name, stand_in in _SLOTS:
+        before, rest = rest.split(name + stand_in)
+        pieces.append(before + name)
+    return [*pieces, rest]
+
+
+def _numbers(rows: NDArray[np.void]) -> NDArray[np.int64]:
+    """What fills the integer slots of each row's form, in their order."""
+    numbers = np.empty((len(rows), NUMBERS), np.int64)
+    for slot, name in enumerate(_NUMBERS):
+        numbers[:, slot] = rows[name]
+    hold = numbers[:, -1]
+    hold[:] = _NO_HOLD
     for place in np.flatnonzero(rows["action"] == _HOLD).tolist():
-        hold[place] = b"%d" % hold_minutes(int(rows["event_time"][place]))
-    columns = (rows[name].tolist() for name in ("source_partition", "source_offset", "event_time", "timestamp"))
-    return zip(rows["id"].tolist(), map(_encode, rows["score"].tolist()), *columns, hold, strict=True)
+        hold[place] = hold_minutes(int(rows["event_time"][place]))
+    return numbers
+
+
+def _address(text: bytes) -> int:
+    return np.frombuffer(text, np.uint8).ctypes.data
