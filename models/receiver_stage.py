@@ -14,7 +14,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.byte_column import ByteColumn
+from app.domain.byte_column import ByteColumns
 from app.domain.frames import CREDIT_DTYPE, debit_dtype, encode_frame
 from app.domain.partitioner import account_partitions
 from app.domain.records import Records
@@ -176,8 +176,8 @@ def receive(work: Sequence[tuple[ReceiverStage, Records]]) -> ReceiverOutput:
     owner = numbers([len(records.values) for _, records in fresh])
     log_ms = np.concatenate([np.asarray(records.timestamps_ms, np.int64) for _, records in fresh])
     decoded = one.decoder.decode(
-        ByteColumn.joined([ByteColumn.of(records.values) for _, records in fresh]),
-        ByteColumn.joined([ByteColumn.of(records.keys) for _, records in fresh]),
+        ByteColumns.chained([records.values for _, records in fresh]),
+        ByteColumns.chained([records.keys for _, records in fresh]),
         log_ms,
         np.concatenate([np.asarray(records.offsets, np.int64) for _, records in fresh]),
         np.array([stage.partition for stage, _ in fresh])[owner],

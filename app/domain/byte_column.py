@@ -1,21 +1,24 @@
-"""A column of byte strings over one buffer: what compiled code reads, and Python code takes for a sequence."""
+"""Columns of byte strings over buffers: what compiled code reads, and Python code takes for a sequence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from ctypes import string_at
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from app.domain.memory import compiled
+from app.domain.memory import compiled, load_byte, load_word, store
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-__all__ = ["ByteColumn", "bytes_of"]
+__all__ = ["ByteColumn", "ByteColumns", "bytes_of", "copy_string"]
+
+_NO_NUMBERS = np.zeros(0, np.int64)  # NumPy does not join nothing
 
 
 def bytes_of(strings: Sequence[bytes | None]) -> int:
@@ -66,16 +69,7 @@ class ByteColumn(Sequence["bytes | None"]):
     @classmethod
     def joined(cls, columns: Sequence[ByteColumn]) -> ByteColumn:
         """Return the strings of all columns, one column behind the other, copied; a single one is returned as it is."""
-        if len(columns) == 1:
-            return columns[0]
-        lengths = np.concatenate([np.zeros(0, np.int64), *(column.lengths for column in columns)])
-        taken = np.maximum(lengths, 0)
-        text = np.empty(int(taken.sum()), np.uint8)
-        first = 0
-        for column in columns:
-            _write(column, text[first:], 0)
-            first += bytes_of(column)
-        return cls(text, np.cumsum(taken) - taken, lengths)
+        return columns[0] if len(columns) == 1 else ByteColumns.chained(columns).packed()
 
     @classmethod
     def fixed(cls, strings: NDArray[Any]) -> ByteColumn:
@@ -104,11 +98,9 @@ class ByteColumn(Sequence["bytes | None"]):
         count = len(strings)
         return cls(buffer, np.arange(count, dtype=np.int64) * width, np.full(count, width, np.int64))
 
-    def packed(self, gap: int = 0, padding: int = 0) -> NDArray[np.uint8]:
-        """Return the strings one after the other, each with `gap` zero bytes behind it, and `padding` at the end."""
-        text = np.zeros(bytes_of(self) + gap * len(self) + padding, np.uint8)
-        _write(self, text, gap)
-        return text
+    def packed(self) -> NDArray[np.uint8]:
+        """Return the strings one after the other, copied."""
+        return ByteColumns.chained([self]).packed().buffer
 
     def take(self, places: NDArray[np.intp]) -> ByteColumn:
         """Return the column of the strings at these places, in their order; it shares the buffer."""
@@ -149,23 +141,90 @@ class ByteColumn(Sequence["bytes | None"]):
         return f"<ByteColumn of {len(self)}>"
 
 
-def _write(column: ByteColumn, text: NDArray[np.uint8], gap: int) -> None:
-    # One signature, whoever made the column: compiled at a worker's start, not at the first buffer of another kind.
-    buffer = column.buffer.view()
-    buffer.flags.writeable = False
-    _pack(text, buffer, column.starts, np.maximum(column.lengths, 0), gap)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ByteColumns(Sequence["bytes | None"]):
+    """Several columns, one behind the other, as one sequence of strings that stay where they lie.
+
+    Attributes
+    ----------
+    columns
+        They keep alive what the addresses point to.
+    bases
+        Address of each column's buffer; NumPy takes a microsecond to tell one.
+    addresses, lengths
+        Where each string lies in memory and how long it is, as in a `ByteColumn`: int64, shape (n,). Always arrays of
+        their own, so of one kind whoever made the columns: compiled code has one signature.
+    """
+
+    columns: Sequence[ByteColumn]
+    bases: Sequence[int]
+    addresses: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    @classmethod
+    def chained(cls, parts: Sequence[Sequence[bytes | None]]) -> ByteColumns:
+        """Return the strings of all parts; of a part that is no `ByteColumn`, copies."""
+        columns = [ByteColumn.of(part) for part in parts]
+        bases = [column.buffer.ctypes.data for column in columns]
+        addresses = [column.starts + base for column, base in zip(columns, bases, strict=True)]
+        lengths = [column.lengths for column in columns]
+        return cls(columns, bases, np.concatenate([_NO_NUMBERS, *addresses]), np.concatenate([_NO_NUMBERS, *lengths]))
+
+    @classmethod
+    def of(cls, strings: Sequence[bytes | None]) -> ByteColumns:
+        """Return the columns themselves where the strings are some already, else one column of them."""
+        return strings if isinstance(strings, ByteColumns) else cls.chained([strings])
+
+    @property
+    def limits(self) -> NDArray[np.int64]:
+        """The address behind the buffer that each string lies in: up to there may be read; int64, shape (n,)."""
+        limits = [base + len(column.buffer) for column, base in zip(self.columns, self.bases, strict=True)]
+        return np.repeat(np.array(limits, np.int64), [len(column) for column in self.columns])
+
+    def packed(self) -> ByteColumn:
+        """Return the strings one after the other, with nothing between them, copied."""
+        taken = np.maximum(self.lengths, 0)
+        text = np.empty(int(taken.sum()), np.uint8)
+        _pack(self.addresses, taken, text.ctypes.data)
+        return ByteColumn(text, np.cumsum(taken) - taken, self.lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, place: int) -> bytes | None: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[bytes | None]: ...
+
+    def __getitem__(self, place: int | slice) -> bytes | list[bytes | None] | None:
+        if isinstance(place, slice):
+            return [self[at] for at in range(len(self))[place]]
+        length = int(self.lengths[place])
+        return None if length < 0 else string_at(int(self.addresses[place]), length)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a list has none either
+
+    def __repr__(self) -> str:
+        # As that of a column.
+        return f"<ByteColumns of {len(self)}>"
 
 
 @compiled
-def _pack(
-    text: NDArray[np.uint8],
-    buffer: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    gap: int,
-) -> None:
-    place = 0
+def copy_string(source: int, length: int, target: int) -> None:
+    """Copy bytes from one address to another; none beyond them is read or written."""
+    whole = length & ~7
+    for done in range(0, whole, 8):  # by words: Numba's copy of a slice takes several times as long
+        store(target + done, load_word(source + done))
+    for done in range(whole, length):
+        store(target + done, np.uint8(load_byte(source + done)))
+
+
+@compiled
+def _pack(addresses: NDArray[np.int64], lengths: NDArray[np.int64], text: int) -> None:
     for row in range(len(lengths)):
-        length = lengths[row]
-        text[place : place + length] = buffer[starts[row] : starts[row] + length]
-        place += length + gap
+        copy_string(addresses[row], lengths[row], text)
+        text += lengths[row]

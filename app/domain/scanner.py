@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.byte_column import ByteColumn
+from app.domain.byte_column import ByteColumns
 from app.domain.compiled_forms import KEY_FORMS
 from app.domain.field_checks import TimeLimits, bounds
 from app.domain.fields import FIELDS, FIELDS_BY_NAME, TRANSACTION_DTYPE, Kind
@@ -109,7 +109,7 @@ class Scanner:
         Parameters
         ----------
         values, keys
-            The messages, n of each.
+            The messages, n of each; `ByteColumns` are read where they lie.
         timestamps_ms
             Their Kafka timestamps, shape (n,).
         rows
@@ -120,15 +120,14 @@ class Scanner:
         accepted
             Shape (n,). Where it is false the row holds rubbish.
         """
-        messages, named = ByteColumn.of(values), ByteColumn.of(keys)
-        text, key_text = messages.packed(1, len(PADDING)), named.packed(0, len(PADDING))
+        messages, named = ByteColumns.of(values), ByteColumns.of(keys)
+        copy = np.empty(int(messages.lengths.max(initial=0)) + len(PADDING), np.uint8)
         accepted = np.zeros(len(messages), np.bool_)
-        self._state["named"] = 0
-        self._state["present"] = 0
         scan_batch(
-            text.ctypes.data,
-            np.maximum(messages.lengths, 0),
-            key_text.ctypes.data,
+            messages.addresses,
+            messages.lengths,
+            messages.limits - len(PADDING),
+            named.addresses,
             named.lengths,
             timestamps_ms,
             self._fields,
@@ -137,6 +136,7 @@ class Scanner:
             self._key_codes,
             self._state,
             self._unknown,
+            copy.ctypes.data,
             rows.ctypes.data,
             accepted,
         )

@@ -3,11 +3,12 @@
 It reads a subset of JSON: a flat object, names in ASCII without escapes, no repeated names, escapes only in strings of
 which no more than the length is kept. It answers for each message whether it could read all of it and found nothing
 wrong; it never says what is wrong. Places are addresses (see `app.domain.memory`). Every message is followed by a NUL
-byte, which no token contains, so no loop asks whether the message has ended.
+byte, which no token contains, so no loop asks whether the message has ended; one that is not is read from a copy. What
+stands behind the NUL byte may be anything: no loop may begin there.
 
-What it calls in other files (JSON's tokens, the forms of identifiers, SipHash) is finished, since Numba's cache does
-not notice a change there. Everything that derives from `FIELDS` comes in as an argument: Numba would freeze a global
-into its cache.
+What it calls in other files (JSON's tokens, the forms of identifiers, SipHash, copying) is finished, since Numba's
+cache does not notice a change there. Everything that derives from `FIELDS` comes in as an argument: Numba would freeze
+a global into its cache.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.byte_column import copy_string
 from app.domain.compiled_forms import is_end_to_end_id, is_tax_id, key_form
 from app.domain.json_tokens import (
     are_digits,
@@ -189,9 +191,10 @@ def _read_value(at: int, stamp: int, field: Record, place: Record, row: int) -> 
     place.present = stamp
     column = row + field.column
     if field.kind <= _TEXT:
+        if load_byte(at) != _QUOTE:
+            return -1
         stop, size = escaped_text_end(at + 1) if field.kind == _TEXT else text_end(at + 1)
-        is_right = load_byte(at) == _QUOTE and size >= 0
-        return stop + 1 if is_right and _read_string(at + 1, stop, size, field, place, column) else -1
+        return stop + 1 if size >= 0 and _read_string(at + 1, stop, size, field, place, column) else -1
     if field.kind == _FLAGS:
         return _read_flags(at, field, column) if load_byte(at) == _OPEN_BRACKET else -1
     if field.kind == _BOOLEAN:
@@ -230,9 +233,10 @@ def _skip_unknown(start: int, length: int, at: int, unknown: Table, count: int) 
 @compiled
 def _name_end(at: int) -> int:
     """Return the place of a name's closing quote where a colon follows and all is plain, else -1."""
+    if load_byte(at) != _QUOTE:
+        return -1
     stop, is_ascii = string_end(at + 1)
-    is_name = load_byte(at) == _QUOTE and stop >= 0 and is_ascii
-    return stop if is_name and load_byte(skip_space(stop + 1)) == _COLON else -1
+    return stop if stop >= 0 and is_ascii and load_byte(skip_space(stop + 1)) == _COLON else -1
 
 
 @compiled
@@ -317,14 +321,19 @@ def _agrees(
     store(row + role.receiver_column, receiver.hash)
     if has_type and (not has_key or state[role.pix_key_type].number != code):
         return False
-    return key_length == receiver.stop - receiver.start and _equal(key, receiver.start, key_length)
+    if key_length != receiver.stop - receiver.start:
+        return False
+    # What was hashed last may be overwritten. The receiver was in it, so a key of its length has room.
+    copy_string(key, key_length, role.scratch)
+    return _equal(role.scratch, receiver.start, key_length)
 
 
 @compiled
 def scan_batch(
-    start: int,
+    messages: NDArray[np.int64],
     lengths: NDArray[np.int64],
-    key: int,
+    limits: NDArray[np.int64],
+    keys: NDArray[np.int64],
     key_lengths: NDArray[np.int64],
     kafka_ms: NDArray[np.int64],
     fields: Table,
@@ -333,6 +342,7 @@ def scan_batch(
     key_codes: NDArray[np.uint8],
     state: Table,
     unknown: Table,
+    copy: int,
     row: int,
     accepted: NDArray[np.bool_],
 ) -> None:
@@ -340,31 +350,42 @@ def scan_batch(
 
     Parameters
     ----------
-    start, lengths
-        Address of the messages, each followed by a NUL byte, the last by `PADDING` too; their lengths, shape (n,).
-    key, key_lengths
-        Address of their Kafka keys without anything between them, then `PADDING`; -1 for a message without key.
+    messages, lengths
+        Addresses of the messages and their lengths, below 0 for none; shape (n,).
+    limits
+        The last addresses that `PADDING` fits behind in the messages' memory, shape (n,).
+    keys, key_lengths
+        Addresses of their Kafka keys and their lengths, below 0 for none; shape (n,).
     kafka_ms
         Their Kafka timestamps, shape (n,); below 0 for none.
     fields, hashed, roles, key_codes
         What `app.domain.scanner` derives from `FIELDS`; `roles` has one element.
     state, unknown
-        Working memory; `state` is zero but for the guesses in `successor`.
+        Working memory; the guesses in `successor` stay from call to call.
+    copy
+        Address of memory for the longest message and `PADDING`.
     row
         Address of n rows of `TRANSACTION_DTYPE`, every field missing. Where `accepted` stays false they hold rubbish.
     accepted
         Out, shape (n,).
     """
     role = roles[0]
+    for number in range(len(state)):
+        state[number].named = 0
+        state[number].present = 0
     for number in range(len(lengths)):
-        end, stamp, key_length = start + lengths[number], number + 1, key_lengths[number]
+        text, length, stamp = messages[number], max(lengths[number], 0), number + 1
+        # A record tells the number of its headers behind its value: where that is none, and nearly always it is, there
+        # stands the NUL byte. What is missing has no address either, so nothing is looked up there.
+        if lengths[number] < 0 or text + length > limits[number] or load_byte(text + length) != 0:
+            copy_string(text, length, copy)
+            text = copy
+            store(text + length, np.uint8(0))
         if (
-            _scan_object(start, end, stamp, fields, state, unknown, role.required, row)
+            _scan_object(text, text + length, stamp, fields, state, unknown, role.required, row)
             and _write_pseudonyms(stamp, fields, state, hashed, role, row)
-            and _agrees(stamp, fields, state, role, key_codes, key, key_length, row)
+            and _agrees(stamp, fields, state, role, key_codes, keys[number], key_lengths[number], row)
         ):
             lead_ms = state[role.timestamp].number - kafka_ms[number]
             accepted[number] = kafka_ms[number] < 0 or -role.max_age_ms <= lead_ms <= role.max_lead_ms
-        start = end + 1
-        key += max(key_length, 0)
         row += role.row_size

@@ -77,7 +77,7 @@ for _field in FIELDS:
 
 def empty_rows(n: int) -> Transactions:
     """Return n rows in which every field is missing."""
-    return np.repeat(_MISSING_ROW, n)
+    return np.repeat(_MISSING_ROW.view(_WHOLE_ROW), n).view(TRANSACTION_DTYPE)
 
 
 def _select(rows: Transactions, accepted: NDArray[np.bool_]) -> Transactions:
@@ -196,7 +196,7 @@ class TransactionDecoder:
         Parameters
         ----------
         values, keys
-            The messages, n of each; None as Kafka's null.
+            The messages, n of each; None as Kafka's null. `ByteColumns` are read where they lie.
         timestamps_ms, offsets
             Their Kafka timestamps and offsets, shape (n,).
         partition

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.byte_column import ByteColumn, bytes_of
+from app.domain.byte_column import ByteColumn, ByteColumns, bytes_of, copy_string
 
 STRINGS = st.lists(st.none() | st.binary(max_size=20), max_size=12)
 BOUND = st.none() | st.integers(-15, 15)
@@ -59,6 +59,11 @@ def test_joined_columns_are_one_behind_the_other(parts: list[list[bytes | None]]
         kept = kept[: len(kept) if strings else 0]
         columns.append(ByteColumn(column.buffer, starts, column.lengths).take(kept))
         expected += [strings[place] for place in kept]
+    chained = ByteColumns.chained(columns)
+    assert chained == expected
+    assert [chained[place] for place in range(-len(expected), len(expected))] == expected * 2
+    assert chained[1:] == expected[1:]
+    assert ByteColumns.of(chained) is chained
     joined = ByteColumn.joined(columns)
     assert list(joined) == expected
     assert bytes_of(joined) == bytes_of(expected) == sum(len(string or b"") for string in expected)
@@ -95,6 +100,27 @@ def test_what_has_no_strings_of_one_width_is_refused(strings: np.ndarray) -> Non
         ByteColumn.fixed(strings)
 
 
-def test_a_column_never_prints_its_strings() -> None:
+def test_columns_never_print_their_strings() -> None:
     """What may end up in a log names their number only."""
-    assert repr(ByteColumn.from_list([b"secret", None])) == "<ByteColumn of 2>"
+    column = ByteColumn.from_list([b"secret", None])
+    assert repr(column) == "<ByteColumn of 2>"
+    assert repr(ByteColumns.of(column)) == "<ByteColumns of 2>"
+
+
+def test_chained_columns_tell_how_far_may_be_read() -> None:
+    """To the end of each one's own buffer, whatever part of it the strings take; and copy nothing."""
+    first, second = ByteColumn.from_list([b"a", b"bcd", None]), ByteColumn.from_list([b"ef"])
+    chained = ByteColumns.chained([first[:2], second])
+    assert (chained.limits - chained.addresses).tolist() == [4, 3, 2]
+    assert chained.addresses.tolist() == [*(first.starts[:2] + first.buffer.ctypes.data), second.buffer.ctypes.data]
+
+
+@pytest.mark.parametrize("size", range(20))
+def test_a_copy_begins_and_ends_with_the_string(size: int) -> None:
+    """At every length of a word's."""
+    text = np.frombuffer(bytes(range(1, 41)), np.uint8)
+    column = ByteColumn(text, np.array([3, 11]), np.array([size, size]))
+    assert column.packed().tobytes() == text[3 : 3 + size].tobytes() + text[11 : 11 + size].tobytes()
+    target = np.zeros(30, np.uint8)
+    copy_string(text.ctypes.data + 3, size, target.ctypes.data + 5)
+    assert target.tobytes() == bytes(5) + text[3 : 3 + size].tobytes() + bytes(25 - size)

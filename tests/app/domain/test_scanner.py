@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import random
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transaction_messages import KAFKA_MS, KEYS, REQUIRED, TYPICAL, compact, kafka_key, transaction
 
+from app.domain.byte_column import ByteColumn, ByteColumns
 from app.domain.field_checks import TimeLimits, bounds
 from app.domain.fields import FIELDS, Field, Kind
 from app.domain.rejection import Rejection
@@ -250,6 +253,78 @@ def test_empty_and_missing_values_between_others() -> None:
         assert_same([(None, None), good, (b"", b""), good, (b"\x00", None), good, (good[0], None), (None, good[1])])
         == 3
     )
+
+
+# Where messages lie
+
+
+def scanned_where_they_lie(values: ByteColumn, keys: ByteColumn) -> tuple[list[bool], bytes]:
+    """Return which messages the scanner understands, and its rows."""
+    rows = empty_rows(len(values))
+    kafka_ms = np.full(len(values), KAFKA_MS)
+    parts = ByteColumns.chained([values[:1], values[1:]]), ByteColumns.chained([keys[:1], keys[1:]])
+    return Scanner(KEY, LIMITS).scan(*parts, kafka_ms, rows).tolist(), rows.tobytes()
+
+
+@pytest.mark.parametrize(
+    "behind", [b"\0", b"}", b'"', b" ", b",", b"\0" * 40, b'\0"":1}' * 9, b"\0" + b"x" * 40, b"x" * 40]
+)
+def test_what_stands_behind_a_message_does_not_matter(behind: bytes) -> None:
+    """Whether that is the NUL byte which lets it be read where it lies, or what would end or continue it."""
+    texts = [
+        compact(TYPICAL),
+        compact(TYPICAL)[:-1],
+        b"",
+        b"{",
+        b'{"amount_centavos":',
+        b'{"receiver_ispb":',
+        b'{"x',
+        b"1",
+    ]
+    key = kafka_key(TYPICAL)
+    buffer = np.frombuffer(b"".join(text + behind for text in texts) + key, np.uint8)
+    lengths = np.array([len(text) for text in texts])
+    values = ByteColumn(buffer, np.cumsum(lengths + len(behind)) - lengths - len(behind), lengths)
+    keys = ByteColumn(buffer, np.full(len(texts), len(buffer) - len(key)), np.full(len(texts), len(key)))
+    accepted, rows = scanned_where_they_lie(values, keys)
+    assert accepted == [True] + [False] * (len(texts) - 1)
+    expected = empty_rows(1)
+    Scanner(KEY, LIMITS).scan(texts[:1], [key], np.full(1, KAFKA_MS), expected)
+    assert rows.startswith(expected.tobytes())
+
+
+def test_what_is_missing_is_looked_for_nowhere() -> None:
+    """The start of None means nothing; as an address it may be no memory."""
+    text, key = message(TYPICAL)
+    assert text is not None
+    assert key is not None
+    starts = np.array([-(2**46), 0, 2**46])
+    values = ByteColumn(np.frombuffer(text, np.uint8), starts, np.array([-1, len(text), -1]))
+    keys = ByteColumn(np.frombuffer(key, np.uint8), starts, np.array([-1, len(key), -1]))
+    assert scanned_where_they_lie(values, keys)[0] == [False, True, False]
+
+
+def at_the_end_of_memory(text: bytes) -> tuple[mmap.mmap, ByteColumn]:
+    """Return a column of one string, behind which begins a page that must not be read."""
+    size = -(-len(text) // mmap.PAGESIZE) * mmap.PAGESIZE
+    pages = mmap.mmap(-1, size + mmap.PAGESIZE)
+    pages[size - len(text) : size] = text
+    memory = np.frombuffer(pages, np.uint8)
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    assert protect(memory.ctypes.data + size, mmap.PAGESIZE, 0) == 0
+    return pages, ByteColumn(memory[:size], np.array([size - len(text)]), np.array([len(text)]))
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0", b"\0" + b"x" * 15, b"\0" + b"x" * 14])
+def test_nothing_is_read_behind_the_buffer(behind: bytes) -> None:
+    """Messages that end, or break off, up to a word before the end of readable memory."""
+    whole, key = compact(TYPICAL), kafka_key(TYPICAL)
+    for text in [whole, *(whole[:stop] for stop in range(0, len(whole), 3)), b""]:
+        held = at_the_end_of_memory(text + behind), at_the_end_of_memory(key)
+        (_, values), (_, keys) = held
+        values = ByteColumn(values.buffer, values.starts, values.lengths - len(behind))
+        assert scanned_where_they_lie(values, keys)[0] == [text == whole]
 
 
 # Chance
