@@ -118,6 +118,10 @@ def worker(
     Health, metrics and the web view answer on the web port from the first second on. SIGTERM or Ctrl-C hands the
     partitions over; after a crash a worker of the same name takes up exactly where the last checkpoint left them.
     """
+    from app.allocator import tune_allocator
+
+    tune_allocator()
+
     from app.logs import configure_logs
     from app.worker import run_worker
 

@@ -7,7 +7,6 @@ for a compiler; its web view answers from the first second on, during recovery t
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
@@ -57,8 +56,6 @@ log = structlog.get_logger(__name__)
 
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
-
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # glibc's malloc.h
 
 
 class PixguardApp(BatchApp):
@@ -263,21 +260,6 @@ def _warm_up(decoder: TransactionDecoder, pack: RulePack) -> None:
     warm_up(decoder, pack)
 
 
-def _keep_memory() -> None:
-    """Let glibc keep what is freed: batches and fetches are megabytes that come and go a hundred times a second.
-
-    Given back, each page is cleared by the kernel when it is asked for again: a fifth of the time at full load.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # another C library
-        return
-    mallopt(_ARENA_MAX, 1)  # the fetching thread's own arena would give its memory back all the same
-    mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that glibc takes
-    mallopt(_TRIM_THRESHOLD, 1 << 30)
-    mallopt(_TOP_PAD, 64 << 20)
-
-
 def _calm_collector() -> None:
     """Spare the garbage collector what lives as long as the worker; the rest is freed by reference counts.
 
@@ -292,7 +274,6 @@ def run_worker(settings: Settings) -> None:
     """Run one worker until it is stopped; returns only by `SystemExit`."""
     # Faust makes its own folder, but not its parents.
     (settings.data_dir / "faust").mkdir(parents=True, exist_ok=True)
-    _keep_memory()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     node = build_node(settings)
