@@ -13,14 +13,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
 from app.batching.packing import Records
 from app.batching.sending import RecordSender
 from app.domain.byte_column import ByteColumn
 from app.topics import DECISIONS, TRANSACTIONS
-from ops.bench.load import Load, payment_number
+from ops.bench.load import Load, payment_numbers
+from ops.bench.reading import KeyReader, open_reader
 from ops.bench.stand import BenchError, Stand, open_sender
 
 __all__ = ["Latency", "measure_latency"]
@@ -122,20 +122,15 @@ async def measure_latency(stand: Stand, load: Load, rate_per_s: int, seconds: fl
     BenchError
         When decisions are missing a minute after the last payment.
     """
-    consumer = AIOKafkaConsumer(
-        **stand.connection, group_id=None, fetch_max_wait_ms=100, max_partition_fetch_bytes=4 << 20
-    )
-    async with open_sender(stand.connection) as opened, consumer:
-        partitions = [TopicPartition(DECISIONS.name, number) for number in range(stand.settings.partitions)]
-        consumer.assign(partitions)
-        await consumer.seek_to_end(*partitions)
-        for partition in partitions:
-            await consumer.position(partition)
+    async with (
+        open_sender(stand.connection) as opened,
+        open_reader(stand.connection, DECISIONS.name, stand.settings.partitions) as reader,
+    ):
         sender = _Sender(opened, load, rate_per_s, _WARM_UP_S + seconds)
         start_s = time.monotonic() + 0.5
         async with asyncio.TaskGroup() as both:
             both.create_task(sender.run(start_s))
-            receiving = both.create_task(_receive(consumer, sender, start_s))
+            receiving = both.create_task(_receive(reader, sender, start_s))
         received_s = receiving.result()
     measured = sender.due_s >= _WARM_UP_S
     taken_ms = (received_s - sender.due_s)[measured] * 1000
@@ -144,20 +139,20 @@ async def measure_latency(stand: Stand, load: Load, rate_per_s: int, seconds: fl
     return Latency(rate_per_s, p50, p99, p999, float(taken_ms.max()), float(np.percentile(late_ms, 99)))
 
 
-async def _receive(consumer: AIOKafkaConsumer, sender: _Sender, start_s: float) -> NDArray[np.float64]:
+async def _receive(reader: KeyReader, sender: _Sender, start_s: float) -> NDArray[np.float64]:
     """When each payment's decision came, seconds since `start_s`."""
     received_s = np.full(len(sender.due_s), np.nan)
     missing = len(received_s)
     give_up_s = start_s + float(sender.due_s[-1]) + _GIVE_UP_S
     while missing:
-        fetched = await consumer.getmany(timeout_ms=200)
+        columns = await reader.read()
         now_s = time.monotonic()
         if now_s > give_up_s:
             raise BenchError(f"{missing:,} of {len(received_s):,} payments have no decision after {_GIVE_UP_S:g} s")
-        for records in fetched.values():
-            for record in records:
-                number = payment_number(record.key) - sender.first_number
-                if 0 <= number < len(received_s) and np.isnan(received_s[number]):
-                    received_s[number] = now_s - start_s
-                    missing -= 1
+        for keys in columns:
+            numbers = payment_numbers(keys) - sender.first_number
+            numbers = numbers[(numbers >= 0) & (numbers < len(received_s))]
+            new = np.unique(numbers[np.isnan(received_s[numbers])])
+            received_s[new] = now_s - start_s
+            missing -= len(new)
     return received_s

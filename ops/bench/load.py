@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.byte_column import ByteColumn
 from app.domain.partitioner import partition_of
 from ops.traffic.generator import TrafficConfig, generate
 from ops.traffic.population import ISPBS
 
-__all__ = ["Load", "Payments", "payment_number"]
+__all__ = ["Load", "Payments", "payment_numbers"]
 
 _TEMPLATES = 2000
 _START_MS = 1_790_000_000_000
@@ -134,14 +135,20 @@ def _key(customer: int) -> bytes:
     return b"%08x-0000-4000-8000-%012x" % (customer * 2_654_435_761 % 2**32, customer)
 
 
+_ID_BYTES = 32
+_SUFFIX_BYTES = 11
+
+
 def _suffix(number: int) -> bytes:
     """The last 11 characters of an EndToEndId: the payment's number, in hexadecimal."""
     return b"%011x" % number
 
 
-def payment_number(end_to_end_id: bytes) -> int:
-    """Which of the load's payments, counted from 0, has this EndToEndId."""
-    return int(end_to_end_id[-11:], 16)
+def payment_numbers(ids: ByteColumn) -> NDArray[np.int64]:
+    """Which of the load's payments, counted from 0, have these EndToEndIds; shape (n,)."""
+    text = ids.packed().reshape(len(ids), _ID_BYTES)[:, -_SUFFIX_BYTES:].astype(np.int64)
+    digits = np.where(text >= ord("a"), text - ord("a") + 10, text - ord("0"))
+    return digits @ 16 ** np.arange(_SUFFIX_BYTES - 1, -1, -1)
 
 
 def _templates(seed: int) -> Iterator[tuple[bytes, bool, bool]]:
