@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 # How long a fetch waits while the gate is closed.
 _GATE_POLL_S = 0.02
 
+# How long a broker may hold back a fetch of changelogs: what else the thread asks it waits behind that.
+_CHANGELOG_WAIT_MS = 50
+
 # Of one response, all partitions together: each byte is copied several times, and what fits a cache is copied faster.
 FETCH_BYTES = 16 * 1024 * 1024
 
@@ -159,7 +162,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:  # noqa: ANN401  (faust's signature)
         consumer = super()._create_worker_consumer(transport)
         # Faust offers no setting for these; aiokafka reads them when the consumer starts.
-        consumer._fetch_max_wait_ms = self.app.fetch_max_wait_ms
+        consumer._fetch_max_wait_ms = min(_CHANGELOG_WAIT_MS, self.app.fetch_max_wait_ms)
         consumer._fetch_min_bytes = self.app.fetch_min_bytes
         consumer._fetch_max_bytes = FETCH_BYTES
         if self.app.read_committed:

@@ -180,8 +180,8 @@ async def test_two_agents_on_one_batch_topic_are_refused(cluster: Cluster, make_
 
 async def test_fetch_settings_reach_the_client(cluster: Cluster, make_app: MakeApp) -> None:
     """Stock Faust lets the broker hold a fetch back for 1.5 seconds, whatever one sets."""
-    app = make_app(await cluster.create(), fetch_max_wait_ms=123, fetch_min_bytes=45, read_committed=True)
+    app = make_app(await cluster.create(), fetch_max_wait_ms=23, fetch_min_bytes=45, read_committed=True)
     await app.start()
     fetcher = app.batch_consumer._thread._ensure_consumer()._fetcher
-    assert (fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes) == (123, 45)
+    assert (fetcher._fetch_max_wait_ms, fetcher._fetch_min_bytes) == (23, 45)
     assert fetcher._isolation_level == READ_COMMITTED
