@@ -115,13 +115,13 @@ class Controls(Service):
     @Service.task
     async def _follow_lists(self) -> None:
         """Read the compacted topic from its beginning: every worker holds all lists."""
-        consumer = AIOKafkaConsumer(**self._connection, enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(**self._connection, enable_auto_commit=False, auto_offset_reset="earliest")
         await consumer.start()
         try:
             partition = TopicPartition(LISTS.name, 0)
-            consumer.assign([partition])
-            await consumer.seek_to_beginning(partition)
+            # Before there is a fetch that the broker holds back, behind which the question would wait.
             end = (await consumer.end_offsets([partition]))[partition]
+            consumer.assign([partition])
             while not self.should_stop:
                 if await consumer.position(partition) >= end:
                     self._lists_ready.set()

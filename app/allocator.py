@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Mapping
 
-__all__ = ["tune_allocator"]
+__all__ = ["tune_allocator", "tuned"]
 
 _VARIABLE = "GLIBC_TUNABLES"
 
@@ -23,14 +24,19 @@ _TUNABLES = {
 }
 
 
-def tune_allocator() -> None:
-    """Start the program again, as the same process, with an allocator that is tuned; return if it is.
-
-    What the user's environment says of a tunable counts. Nothing happens with another C library.
-    """
-    told = os.environ.get(_VARIABLE, "")
+def tuned(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a worker: what it says of a tunable counts, the rest is added."""
+    told = environment.get(_VARIABLE, "")
     missing = [f"glibc.malloc.{name}={value}" for name, value in _TUNABLES.items() if f"malloc.{name}=" not in told]
-    if missing and platform.libc_ver()[0] == "glibc":
-        os.environ[_VARIABLE] = ":".join([*([told] if told else []), *missing])
+    return {**environment, _VARIABLE: ":".join([*([told] if told else []), *missing])}
+
+
+def tune_allocator() -> None:
+    """Start the program again, as the same process, if it was not started in a `tuned` environment.
+
+    Nothing happens with another C library.
+    """
+    environment = tuned(os.environ)
+    if environment != dict(os.environ) and platform.libc_ver()[0] == "glibc":
         sys.stdout.flush()
-        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this very program
+        os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 - this very program

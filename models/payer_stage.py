@@ -93,7 +93,7 @@ class PayerStage:
         self.state = PartitionState(Profiles("payer"), {"payments": self._ids})
         self.pack = pack
         self.lists = Lists()
-        self._packs: dict[bytes, RulePack] = {}
+        self._packs = {pack.fingerprint.encode(): pack}  # to read one takes a tenth of a second
         self.partition = partition
         self.partitions = partitions
         self.writer = DecisionWriter(self._pack, FEATURES_VERSION)

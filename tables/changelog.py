@@ -313,6 +313,11 @@ class ShardRecovery(Recovery):
 class ShardTables(TableManager):
     """Faust's tables, whose recovery is a `ShardRecovery`; given to the app as `TableManager`."""
 
+    async def on_start(self) -> None:
+        """Start at once: the tables are all declared by now, for which Faust would wait a second."""
+        await self._update_channels()
+        await self.recovery.start()
+
     @property
     def recovery(self) -> ShardRecovery:
         """The service that restores tables."""

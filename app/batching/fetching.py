@@ -299,6 +299,7 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
                     await subscriptions.wait_for_assignment()
                     continue
                 wanted = active_partitions if self.app.sources_open else self._recovering(active_partitions)
+                self._fetch_only(wanted)
                 drained = self._drain(fetcher, wanted, max_records)
                 left_s = deadline_s - monotonic()
                 if drained or left_s <= 0:
@@ -310,6 +311,13 @@ class BatchConsumerThread(AIOKafkaConsumerThread):
                 else:
                     waiter.cancel()
         return {}
+
+    def _fetch_only(self, wanted: set[TP]) -> None:
+        """Let aiokafka fetch these: it would go on to read back what this worker writes to its changelogs."""
+        consumer = self._ensure_consumer()
+        paused = consumer.paused()
+        consumer.pause(*(consumer.assignment() - wanted - paused))
+        consumer.resume(*(ensure_aiokafka_TP(tp) for tp in wanted & paused))
 
     def _recovering(self, partitions: Iterable[TP]) -> set[TP]:
         # Standbys wait for the gate too: recovery's last step would clear what they had queued.

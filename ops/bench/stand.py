@@ -18,6 +18,7 @@ from urllib.request import urlopen
 from aiokafka import AIOKafkaClient, AIOKafkaConsumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.allocator import tuned
 from app.batching.packing import Records
 from app.batching.sending import RecordSender
 from app.kafka_options import client_options
@@ -203,7 +204,7 @@ class Stand:
             process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "app.cli", "worker", "--name", name, "--web-port", str(port)],
                 env={
-                    **os.environ,
+                    **tuned(os.environ),
                     "PIXGUARD_BROKER": self.settings.broker,
                     "PIXGUARD_DATA_DIR": str(self.settings.data_dir),
                     "PIXGUARD_PARTITIONS": str(self.settings.partitions),
