@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from app.batching.unpacking import CHECKED_FROM, HEADER_BYTES, MAGIC, crc32c
 from app.domain.byte_column import ByteColumn
-from app.domain.memory import compiled, store
+from app.domain.memory import compiled, copy_bytes, store
 
 if TYPE_CHECKING:
-    from numba.core.base import BaseContext
-    from numba.core.typing.templates import Signature
     from numpy.typing import NDArray
 
 __all__ = ["FRAME_BYTES", "NO_PRODUCER", "Pile", "Records", "Stamp", "warm_up", "write_batches"]
@@ -180,23 +174,6 @@ def warm_up() -> None:
     write_batches(np.empty(400, np.uint8), 0, [Pile(0, [records, records], NO_PRODUCER)])
 
 
-def _copy_bytes(
-    _typing: BaseContext, target: types.Type, source: types.Type, length: types.Type
-) -> tuple[Signature, Callable[..., ir.Value]]:
-    def generate(
-        context: BaseContext, builder: ir.IRBuilder, _signature: Signature, arguments: list[ir.Value]
-    ) -> ir.Value:
-        pointers = [builder.inttoptr(address, cgutils.voidptr_t) for address in arguments[:2]]
-        cgutils.raw_memcpy(builder, pointers[0], pointers[1], arguments[2], 1)  # type: ignore[no-untyped-call]
-        return context.get_dummy_value()  # type: ignore[no-untyped-call]
-
-    return types.void(target, source, length), generate
-
-
-_copy = cast("Callable[[int, int, int], None]", intrinsic(_copy_bytes))
-"""Copy bytes from one address to another, as many as the last argument says; the two do not overlap."""
-
-
 @compiled
 def _zigzag(number: int) -> np.uint64:
     return np.uint64((number << 1) ^ (number >> 63))
@@ -241,7 +218,7 @@ def _write_string(place: int, source: int, length: int) -> int:
     if length < 0:
         return _write_varint(place, -1)
     place = _write_varint(place, length)
-    _copy(place, source, length)
+    copy_bytes(source, length, place)
     return place + length
 
 

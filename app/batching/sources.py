@@ -58,6 +58,8 @@ class _Feed:
         self.woken = asyncio.Event()
         self.earliest_s = 0.0
         """When the next request may be sent."""
+        self.outage_pause_s: float | None = None
+        """While the broker is away, how long to wait for it."""
         self._turn = 0
 
     @property
@@ -98,7 +100,6 @@ class SourceReader(Service):
         self._feeds: dict[tuple[int, str], _Feed] = {}
         self._wires: dict[str, Wires] = {}
         self._changed = asyncio.Event()
-        self._outages: dict[_Feed, float] = {}
         self._locating: set[TP] = set()
         self._refused: dict[TP, float] = {}
         super().__init__(loop=consumer.loop, beacon=consumer.beacon)
@@ -233,7 +234,7 @@ class SourceReader(Service):
             min_bytes=app.fetch_min_bytes,
             max_bytes=FETCH_BYTES,
             partition_max_bytes=app.conf.consumer_max_fetch_size,
-            isolation_level=READ_COMMITTED if app.read_committed else READ_UNCOMMITTED,
+            isolation_level=self._isolation_level,
         )
         feed.earliest_s = now_s + app.fetch_pause_ms / 1000
         return _Fetch(wire.send(API_KEY, API_VERSION, request), rebalance, positions)
@@ -257,6 +258,10 @@ class SourceReader(Service):
     def _is_open(self) -> bool:
         consumer = self._consumer
         return self._app.sources_open and consumer.flow_active and not (consumer.should_stop or self._app.crashed)
+
+    @property
+    def _isolation_level(self) -> int:
+        return READ_COMMITTED if self._app.read_committed else READ_UNCOMMITTED  # type: ignore[no-any-return]
 
     # Taking answers
 
@@ -291,7 +296,7 @@ class SourceReader(Service):
             None,
             None,
             app.conf.broker_check_crcs,
-            READ_COMMITTED if app.read_committed else READ_UNCOMMITTED,
+            self._isolation_level,
         )
         # All of it, whatever has room: it would have to be fetched again.
         while records._records.has_next():
@@ -339,12 +344,13 @@ class SourceReader(Service):
 
     def _note_outage(self, feed: _Feed, error: Exception | None) -> None:
         """Log when a broker is away, and when it is back; wait longer each time."""
+        pause_s = feed.outage_pause_s
         if error is None:
-            if self._outages and self._outages.pop(feed, None) is not None:
+            if pause_s is not None:
+                feed.outage_pause_s = None
                 self.log.info("broker %d is back", feed.node)
             return
-        pause_s = self._outages.get(feed)
         if pause_s is None:
             self.log.warning("broker %d: %s; trying again", feed.node, error)
-        self._outages[feed] = min(2 * pause_s, _LONGEST_OUTAGE_PAUSE_S) if pause_s else _OUTAGE_PAUSE_S
-        feed.earliest_s = self.loop.time() + self._outages[feed]
+        feed.outage_pause_s = min(2 * pause_s, _LONGEST_OUTAGE_PAUSE_S) if pause_s else _OUTAGE_PAUSE_S
+        feed.earliest_s = self.loop.time() + feed.outage_pause_s

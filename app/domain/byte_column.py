@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from app.domain.memory import compiled, load_byte, load_word, store
+from app.domain.memory import compiled, copy_bytes
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
-__all__ = ["ByteColumn", "ByteColumns", "bytes_of", "copy_string"]
+__all__ = ["ByteColumn", "ByteColumns", "bytes_of"]
 
 _NO_NUMBERS = np.zeros(0, np.int64)  # NumPy does not join nothing
 
@@ -214,17 +214,7 @@ class ByteColumns(Sequence["bytes | None"]):
 
 
 @compiled
-def copy_string(source: int, length: int, target: int) -> None:
-    """Copy bytes from one address to another; none beyond them is read or written."""
-    whole = length & ~7
-    for done in range(0, whole, 8):  # by words: Numba's copy of a slice takes several times as long
-        store(target + done, load_word(source + done))
-    for done in range(whole, length):
-        store(target + done, np.uint8(load_byte(source + done)))
-
-
-@compiled
 def _pack(addresses: NDArray[np.int64], lengths: NDArray[np.int64], text: int) -> None:
     for row in range(len(lengths)):
-        copy_string(addresses[row], lengths[row], text)
+        copy_bytes(addresses[row], lengths[row], text)
         text += lengths[row]

@@ -18,7 +18,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.byte_column import copy_string
 from app.domain.compiled_forms import is_end_to_end_id, is_tax_id, key_form
 from app.domain.json_tokens import (
     are_digits,
@@ -31,7 +30,7 @@ from app.domain.json_tokens import (
     string_end,
     text_end,
 )
-from app.domain.memory import compiled, load_byte, load_word, store
+from app.domain.memory import compiled, copy_bytes, load_byte, load_word, store
 from app.domain.siphash import siphash13
 
 __all__ = ["KIND_CODES", "scan_batch"]
@@ -324,7 +323,7 @@ def _agrees(
     if key_length != receiver.stop - receiver.start:
         return False
     # What was hashed last may be overwritten. The receiver was in it, so a key of its length has room.
-    copy_string(key, key_length, role.scratch)
+    copy_bytes(key, key_length, role.scratch)
     return _equal(role.scratch, receiver.start, key_length)
 
 
@@ -378,7 +377,7 @@ def scan_batch(
         # A record tells the number of its headers behind its value: where that is none, and nearly always it is, there
         # stands the NUL byte. What is missing has no address either, so nothing is looked up there.
         if lengths[number] < 0 or text + length > limits[number] or load_byte(text + length) != 0:
-            copy_string(text, length, copy)
+            copy_bytes(text, length, copy)
             text = copy
             store(text + length, np.uint8(0))
         if (

@@ -39,6 +39,14 @@ async def send_one_by_one(app: BatchApp, topic: str, values: Sequence[bytes]) ->
     return sent
 
 
+async def assert_all_arrive_once_in_order(cluster: Cluster, app: BatchApp, topic: str) -> None:
+    """Send eight values in requests of their own; each is told where it is, and is there."""
+    values = [b"%d" % number for number in range(8)]
+    sent = await send_one_by_one(app, topic, values)
+    assert await asyncio.gather(*sent) == list(range(8))
+    assert [each.value for each in await cluster.read(topic)] == values
+
+
 async def test_records_keep_their_order_over_as_few_batches_as_needed(cluster: Cluster, make_app: MakeApp) -> None:
     """2.5 MB go out as three record batches of at most 1 MB, with keys, values and times unchanged."""
     topic = await cluster.create(partitions=2)
@@ -118,10 +126,7 @@ async def test_a_lost_answer_appends_nothing_twice(
         return answer
 
     meddle(monkeypatch, lose)
-    values = [b"%d" % number for number in range(8)]
-    sent = await send_one_by_one(app, topic, values)
-    assert await asyncio.gather(*sent) == list(range(8))
-    assert [each.value for each in await cluster.read(topic)] == values
+    await assert_all_arrive_once_in_order(cluster, app, topic)
 
 
 @pytest.mark.parametrize("lost", [{0}, {1}, {2, 3}, {1, 3, 7}])
@@ -139,10 +144,7 @@ async def test_what_follows_a_lost_request_comes_after_it(
         return await send()
 
     meddle(monkeypatch, lose)
-    values = [b"%d" % number for number in range(8)]
-    sent = await send_one_by_one(app, topic, values)
-    assert await asyncio.gather(*sent) == list(range(8))
-    assert [each.value for each in await cluster.read(topic)] == values
+    await assert_all_arrive_once_in_order(cluster, app, topic)
 
 
 async def test_a_broker_that_does_not_lead_any_more_is_asked_who_does(

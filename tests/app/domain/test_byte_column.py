@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.byte_column import ByteColumn, ByteColumns, bytes_of, copy_string
+from app.domain.byte_column import ByteColumn, ByteColumns, bytes_of
+from app.domain.memory import copy_bytes
 
 STRINGS = st.lists(st.none() | st.binary(max_size=20), max_size=12)
 BOUND = st.none() | st.integers(-15, 15)
@@ -122,5 +123,5 @@ def test_a_copy_begins_and_ends_with_the_string(size: int) -> None:
     column = ByteColumn(text, np.array([3, 11]), np.array([size, size]))
     assert column.packed().tobytes() == text[3 : 3 + size].tobytes() + text[11 : 11 + size].tobytes()
     target = np.zeros(30, np.uint8)
-    copy_string(text.ctypes.data + 3, size, target.ctypes.data + 5)
+    copy_bytes(text.ctypes.data + 3, size, target.ctypes.data + 5)
     assert target.tobytes() == bytes(5) + text[3 : 3 + size].tobytes() + bytes(25 - size)
