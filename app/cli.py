@@ -231,6 +231,10 @@ def bench(
     keys: Annotated[int, typer.Option(min=1000, help="Profiles that the worker holds.")] = 1_000_000,
     events: Annotated[int, typer.Option(min=1000, help="Payments of the backlog.")] = 1_000_000,
     seconds: Annotated[float, typer.Option(min=1, help="How long each load is offered.")] = 20.0,
+    broker_log: Annotated[
+        Literal["auto", "memory", "disk"],
+        typer.Option(help="Where the broker keeps its log; auto: in memory if 12 GiB are free."),
+    ] = "auto",
     page: Annotated[bool, typer.Option("--page", help="Write the figures into ops/performance.md.")] = False,
 ) -> None:
     """Measure the whole path on this machine, against stock Faust in the same run, and what each part costs.
@@ -240,7 +244,7 @@ def bench(
     """
     from ops.bench import BenchPlan, run_bench
 
-    plan = BenchPlan(keys=keys, events=events, latency_s=seconds, stock_s=seconds)
+    plan = BenchPlan(keys=keys, events=events, latency_s=seconds, stock_s=seconds, broker_log=broker_log)
     run_bench(plan, out, jars_dir=jars_dir(), as_json=json, page=page)
 
 

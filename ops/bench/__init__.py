@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from agents.controls import DEFAULT_RULES, read_pack
+from ops.bench.broker_log import BrokerLog, broker_log
 from ops.bench.costs import measure_costs
 from ops.bench.latency import measure_latency
 from ops.bench.load import Load
@@ -35,6 +36,8 @@ __all__ = ["BenchError", "BenchPlan", "run_bench"]
 _HOUR_MS = 3_600_000
 _SETTLE_S = 3.0
 """After the backlog, until its last checkpoints are written."""
+
+_WARM_UP_RATE = 10_000
 
 _STOCK_BACKLOG_PER_S = 4000
 """More than stock Faust does in a second, so that its backlog never ends before its time."""
@@ -55,7 +58,9 @@ class BenchPlan:
     latency_s, stock_s
         How long each of them is offered, and how long stock Faust is measured.
     partitions
-        Of every keyed topic: four a worker, so forty for the ten replicas that the national load may take.
+        Of every keyed topic: two a worker, so twenty for the ten replicas that the national load may take.
+    broker_log
+        Where the broker keeps its log.
     """
 
     keys: int = 1_000_000
@@ -63,7 +68,8 @@ class BenchPlan:
     rates: tuple[int, ...] = (1_000, 10_000, 20_000)
     latency_s: float = 20.0
     stock_s: float = 20.0
-    partitions: int = 4
+    partitions: int = 2
+    broker_log: BrokerLog = "auto"
 
 
 def run_bench(plan: BenchPlan, out: Console, *, jars_dir: Path, as_json: bool, page: bool) -> None:
@@ -87,8 +93,12 @@ def run_bench(plan: BenchPlan, out: Console, *, jars_dir: Path, as_json: bool, p
     BenchError, StockError
         When a measurement cannot be made.
     """
-    with _progress() as progress, tempfile.TemporaryDirectory(prefix="pixguard-bench-") as folder:
-        figures = asyncio.run(_measure(plan, Path(folder), jars_dir, progress))
+    with (
+        _progress() as progress,
+        tempfile.TemporaryDirectory(prefix="pixguard-bench-") as name,
+        broker_log(plan.broker_log, folder := Path(name)) as broker_dir,
+    ):
+        figures = asyncio.run(_measure(plan, folder, broker_dir, jars_dir, progress))
     if page:
         write_page(figures)
     if as_json:
@@ -120,11 +130,18 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-async def _measure(plan: BenchPlan, folder: Path, jars_dir: Path, progress: Progress) -> Figures:
+async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Path, progress: Progress) -> Figures:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     worker_cores, broker_cores = ({cores[0]}, set(cores[1:])) if len(cores) > 1 else (None, None)
-    steps = _Steps(progress, 6 + len(plan.rates))
-    stand = Stand(folder, jars_dir, plan.partitions, broker_cores=broker_cores, worker_cores=worker_cores)
+    steps = _Steps(progress, 7 + len(plan.rates))
+    stand = Stand(
+        folder,
+        jars_dir,
+        plan.partitions,
+        broker_cores=broker_cores,
+        worker_cores=worker_cores,
+        broker_dir=broker_dir,
+    )
     async with stand:
         load = Load(plan.keys // 2, plan.partitions)
         total = await _preload(stand, load, plan, steps)
@@ -138,6 +155,8 @@ async def _measure(plan: BenchPlan, folder: Path, jars_dir: Path, progress: Prog
         latencies = []
         with stand.worker() as worker, on_cores(broker_cores):  # sender and reader keep off the worker's core
             await asyncio.to_thread(worker.wait_ready)
+            with steps.step("Warming up"):  # the broker's compiler, which takes processor time of its own
+                await measure_latency(stand, load, _WARM_UP_RATE, plan.latency_s)
             for rate in plan.rates:
                 with steps.step(f"Latency at {rate:,}/s"):
                     latencies.append(await measure_latency(stand, load, rate, plan.latency_s))
@@ -148,7 +167,8 @@ async def _measure(plan: BenchPlan, folder: Path, jars_dir: Path, progress: Prog
             measure_costs, plan.keys // 2, min(plan.events, 200_000), read_pack(DEFAULT_RULES)
         )
     keys = int(sum(value for name, value in held.items() if name.startswith("pixguard_profiles")))
-    return Figures(keys, throughput, held, recovery_s, latencies, (windowed, packed), costs)
+    in_memory = folder not in broker_dir.parents
+    return Figures(keys, throughput, held, recovery_s, latencies, (windowed, packed), costs, in_memory)
 
 
 async def _preload(stand: Stand, load: Load, plan: BenchPlan, steps: _Steps) -> int:

@@ -47,6 +47,8 @@ class Figures:
         Stock Faust with windowed tables, and with one packed row per key.
     costs
         Of each part.
+    is_log_in_memory
+        Whether the broker's log was in memory, not on disk.
     """
 
     keys: int
@@ -56,6 +58,7 @@ class Figures:
     latencies: Sequence[Latency]
     stock: tuple[StockResult, StockResult]
     costs: Costs
+    is_log_in_memory: bool
 
     def as_json(self) -> dict[str, float]:
         """Return the figures by name; times in the unit that ends the name."""
@@ -160,7 +163,8 @@ def page_with(text: str, figures: Figures, machine: str) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{PAGE}: expected the markers {BEGIN} and {END}")
-    lines = [f"Measured by `pixguard bench --page` on {machine}."]
+    log = "in memory" if figures.is_log_in_memory else "on disk"
+    lines = [f"Measured by `pixguard bench --page` on {machine}, with the broker's log {log}."]
     for title, head, rows in figures.tables():
         lines += ["", f"### {title}", "", _row(head), _row(["---", *["---:"] * (len(head) - 1)])]
         lines += [_row(row) for row in rows]

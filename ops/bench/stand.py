@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, Self
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -26,7 +27,7 @@ from app.settings import load_settings
 from app.topics import TRANSACTIONS, Topic, topics
 from ops.bench.load import Payments
 from ops.bench.processes import cpu_s
-from ops.broker import LocalBroker, free_port
+from ops.broker import STEADY_JVM, LocalBroker, free_port
 from ops.bulk_sender import BATCH_BYTES
 from ops.supervised import last_lines, stop
 from ops.topic_admin import ensure_topics
@@ -35,6 +36,9 @@ __all__ = ["BenchError", "Stand", "Worker", "ends", "on_cores", "open_sender", "
 
 _POLL_S = 0.05
 _MESSAGE_BYTES = 1_000_000
+
+# It has one core, which a thread for each disk and connection does not make faster.
+_BROKER = MappingProxyType({"num.network.threads": "1", "num.io.threads": "2"})
 
 
 class BenchError(RuntimeError):
@@ -143,6 +147,8 @@ class Stand:
         Of the keyed topics.
     broker_cores, worker_cores
         Where they run; None: on all cores.
+    broker_dir
+        Of the broker; None: in `folder`.
     """
 
     def __init__(
@@ -153,9 +159,12 @@ class Stand:
         *,
         broker_cores: set[int] | None = None,
         worker_cores: set[int] | None = None,
+        broker_dir: Path | None = None,
     ) -> None:
         self.folder = folder
-        self.broker = LocalBroker(folder / "kafka", jars_dir=jars_dir, port=free_port())
+        self.broker = LocalBroker(
+            broker_dir or folder / "kafka", jars_dir=jars_dir, port=free_port(), config=_BROKER, jvm=STEADY_JVM
+        )
         self.settings = load_settings(
             broker=self.broker.bootstrap, data_dir=folder / "data", partitions=partitions, web_port=free_port()
         )
