@@ -106,7 +106,7 @@ class Settings(BaseSettings):
 
     # -- state
     checkpoint_interval_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
-        0.2, description="time between checkpoints of a partition: bounds what a crash replays"
+        0.1, description="time between checkpoints of a partition: bounds what a crash replays"
     )
     checkpoint_max_rows: Annotated[int, Field(ge=100, le=1_000_000)] = Field(
         4000, description="changed rows that force a checkpoint sooner"

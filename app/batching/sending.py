@@ -67,6 +67,8 @@ class RecordSender:
         Of one that must be, and of a single record.
     request_timeout_s
         How long a leader may take until all replicas have a batch.
+    name
+        Of its connections; `client` may have other senders.
     """
 
     def __init__(
@@ -76,9 +78,10 @@ class RecordSender:
         max_batch_bytes: int,
         max_request_bytes: int,
         request_timeout_s: float = 40.0,
+        name: str = "produce",
     ) -> None:
         self._client = client
-        self._wires = Wires(client, "produce")
+        self._wires = Wires(client, name)
         self._max_batch_bytes = max_batch_bytes - HEADER_BYTES
         self._max_request_bytes = max_request_bytes - HEADER_BYTES
         self._request_timeout_s = request_timeout_s
