@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from agents.controls import DEFAULT_RULES, read_pack
-from ops.bench.broker_log import BrokerLog, broker_log
+from ops.bench.broker_log import BrokerLog, broker_log, compact
 from ops.bench.costs import measure_costs
 from ops.bench.latency import measure_latency
 from ops.bench.load import Load
@@ -34,9 +34,6 @@ from ops.bench.throughput import drain
 __all__ = ["BenchError", "BenchPlan", "run_bench"]
 
 _HOUR_MS = 3_600_000
-_SETTLE_S = 3.0
-"""After the backlog, until its last checkpoints are written."""
-
 _WARM_UP_RATE = 10_000
 
 _STOCK_BACKLOG_PER_S = 4000
@@ -133,7 +130,7 @@ def _progress() -> Progress:
 async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Path, progress: Progress) -> Figures:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     worker_cores, broker_cores = ({cores[0]}, set(cores[1:])) if len(cores) > 1 else (None, None)
-    steps = _Steps(progress, 7 + len(plan.rates))
+    steps = _Steps(progress, 8 + len(plan.rates))
     stand = Stand(
         folder,
         jars_dir,
@@ -148,7 +145,8 @@ async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Pa
         with stand.worker() as worker:
             with steps.step("Draining the backlog", total) as show:
                 throughput = await drain(stand, worker, first=plan.keys // 2, total=total, progress=show)
-            await asyncio.sleep(_SETTLE_S)
+            with steps.step("Compacting the changelogs"):
+                await compact(stand)
             held = worker.metrics()
             with steps.step("Recovering after kill -9"):
                 recovery_s = await measure_recovery(stand, load, worker, stand.worker())

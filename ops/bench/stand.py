@@ -37,8 +37,7 @@ __all__ = ["BenchError", "Stand", "Worker", "ends", "on_cores", "open_sender", "
 _POLL_S = 0.05
 _MESSAGE_BYTES = 1_000_000
 
-# It has one core: threads for each disk and connection do not make it faster, and unthrottled compaction would take it
-# for seconds.
+# It has one core: threads for each disk and connection do not make it faster. Of compaction see `ops.bench.broker_log`.
 _BROKER = MappingProxyType(
     {"num.network.threads": "1", "num.io.threads": "2", "log.cleaner.io.max.bytes.per.second": str(32 << 20)}
 )
