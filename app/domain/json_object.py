@@ -12,6 +12,8 @@ import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from app.domain.rejection import Reason, Rejection
 
 __all__ = ["MAX_DEPTH", "HugeInteger", "JsonArray", "JsonObject", "NotANumber", "describe", "parse_object"]
@@ -51,13 +53,19 @@ def _integer(text: str) -> int | HugeInteger:
 _MAX_OPEN = 200
 """Nesting far beyond `MAX_DEPTH`, and far below what Python's parser can take."""
 
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
-"""Strings as a whole, and brackets outside of them."""
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+"""A string, closed or not."""
+
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 _UNCHECKED = (list, NotANumber)
 """What may hold a fault though the message has no escapes: arrays and objects, and what is no number."""
 
-_DECODER = json.JSONDecoder(object_pairs_hook=JsonObject, parse_int=_integer, parse_constant=NotANumber)
+_DECODER = json.JSONDecoder(object_pairs_hook=JsonObject, parse_constant=NotANumber)
+_WARY_DECODER = json.JSONDecoder(object_pairs_hook=JsonObject, parse_int=_integer, parse_constant=NotANumber)
+
+_MANY_DIGITS = re.compile(r"[0-9]{20}")
+"""Without these no integer is huge, and the parser need not ask about each."""
 
 
 def parse_object(value: bytes | None, known: Container[str]) -> dict[str, object] | Rejection:
@@ -100,22 +108,16 @@ def _parse(text: str) -> object:
     # Told before: how deep the parser itself can go depends on how deep its caller stands.
     if _nests_too_deep(text):
         raise RecursionError
-    return _DECODER.decode(text)
+    return (_WARY_DECODER if _MANY_DIGITS.search(text) else _DECODER).decode(text)
 
 
 def _nests_too_deep(text: str) -> bool:
     """Whether more brackets are open at once than the parser should meet; strings do not count, closed or not."""
     if text.count("[") + text.count("{") <= _MAX_OPEN:
         return False
-    depth = deepest = 0
-    for token in _BRACKETS.finditer(text):
-        match token[0]:
-            case "[" | "{":
-                depth += 1
-                deepest = max(deepest, depth)
-            case "]" | "}":
-                depth -= 1
-    return deepest > _MAX_OPEN
+    brackets = np.frombuffer(_STRING.sub("", text).encode().translate(None, _NO_BRACKETS), np.uint8)
+    opening = (brackets == ord("[")) | (brackets == ord("{"))
+    return bool(np.cumsum(np.where(opening, 1, -1)).max(initial=0) > _MAX_OPEN)
 
 
 def _fields_by_name(pairs: JsonObject, known: Container[str], *, has_escapes: bool) -> dict[str, object] | Rejection:

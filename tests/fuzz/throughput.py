@@ -41,7 +41,7 @@ class Cost:
     clean_decoder_us, bad_decoder_us
         The decoder alone, without bad messages and with `BAD_SHARE` of them.
     clean_path_us, bad_path_us
-        Decoder, both stages, rules, encoding and dead letters.
+        Decoder, both stages, rules, encoding, dead letters and checkpoints: the worker without its Kafka clients.
     reasons
         Why the bad ones are rejected.
     mean_bad_bytes
@@ -91,8 +91,8 @@ def measure_cost(seed: int, rounds: int) -> Cost:
     works: tuple[tuple[Sequence[Message], Callable[[list[Message]], object]], ...] = (
         (traffic, lambda batch: _decode(decoder, batch)),
         (spoilt, lambda batch: _decode(decoder, batch)),
-        (traffic, clean_pipeline.push),
-        (spoilt, bad_pipeline.push),
+        (traffic, lambda batch: _push(clean_pipeline, batch)),
+        (spoilt, lambda batch: _push(bad_pipeline, batch)),
     )
     measured: list[list[float]] = [[] for _ in works]
     for start in range(0, len(traffic), _ROUND):
@@ -147,3 +147,10 @@ def _decode(decoder: TransactionDecoder, batch: list[Message]) -> None:
         range(len(batch)),
         0,
     )
+
+
+def _push(pipeline: Pipeline, batch: list[Message]) -> None:
+    pipeline.push(batch)
+    for state in pipeline.states:
+        state.export()
+        state.acknowledged()
