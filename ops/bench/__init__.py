@@ -34,7 +34,8 @@ from ops.bench.throughput import drain
 __all__ = ["BenchError", "BenchPlan", "run_bench"]
 
 _HOUR_MS = 3_600_000
-_WARM_UP_RATE = 10_000
+_WARM_UPS = 2
+"""How much longer than a measurement: the broker compiles its code meanwhile, on the core that it has."""
 
 _STOCK_BACKLOG_PER_S = 4000
 """More than stock Faust does in a second, so that its backlog never ends before its time."""
@@ -130,7 +131,7 @@ def _progress() -> Progress:
 async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Path, progress: Progress) -> Figures:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     worker_cores, broker_cores = ({cores[0]}, set(cores[1:])) if len(cores) > 1 else (None, None)
-    steps = _Steps(progress, 8 + len(plan.rates))
+    steps = _Steps(progress, 8 + 2 * len(plan.rates))
     stand = Stand(
         folder,
         jars_dir,
@@ -146,16 +147,18 @@ async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Pa
             with steps.step("Draining the backlog", total) as show:
                 throughput = await drain(stand, worker, first=plan.keys // 2, total=total, progress=show)
             with steps.step("Compacting the changelogs"):
-                await compact(stand)
+                compaction_cpu_s = await compact(stand)
             held = worker.metrics()
             with steps.step("Recovering after kill -9"):
                 recovery_s = await measure_recovery(stand, load, worker, stand.worker())
         latencies = []
         with stand.worker() as worker, on_cores(broker_cores):  # sender and reader keep off the worker's core
             await asyncio.to_thread(worker.wait_ready)
-            with steps.step("Warming up"):  # the broker's compiler, which takes processor time of its own
-                await measure_latency(stand, load, _WARM_UP_RATE, plan.latency_s)
+            with steps.step("Warming up"):
+                await measure_latency(stand, load, max(plan.rates), _WARM_UPS * plan.latency_s)
             for rate in plan.rates:
+                with steps.step("Compacting the changelogs"):
+                    await compact(stand)
                 with steps.step(f"Latency at {rate:,}/s"):
                     latencies.append(await measure_latency(stand, load, rate, plan.latency_s))
         with steps.step("The same job in stock Faust"):
@@ -166,7 +169,17 @@ async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Pa
         )
     keys = int(sum(value for name, value in held.items() if name.startswith("pixguard_profiles")))
     in_memory = folder not in broker_dir.parents
-    return Figures(keys, throughput, held, recovery_s, latencies, (windowed, packed), costs, in_memory)
+    return Figures(
+        keys,
+        throughput,
+        held,
+        recovery_s,
+        latencies,
+        (windowed, packed),
+        costs,
+        is_log_in_memory=in_memory,
+        compaction_us=compaction_cpu_s / total * 1e6,
+    )
 
 
 async def _preload(stand: Stand, load: Load, plan: BenchPlan, steps: _Steps) -> int:

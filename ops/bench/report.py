@@ -49,6 +49,8 @@ class Figures:
         Of each part.
     is_log_in_memory
         Whether the broker's log was in memory, not on disk.
+    compaction_us
+        Processor time per payment of the backlog that the broker's compaction takes: while nothing else is measured.
     """
 
     keys: int
@@ -59,6 +61,7 @@ class Figures:
     stock: tuple[StockResult, StockResult]
     costs: Costs
     is_log_in_memory: bool
+    compaction_us: float
 
     def as_json(self) -> dict[str, float]:
         """Return the figures by name; times in the unit that ends the name."""
@@ -79,6 +82,7 @@ class Figures:
             "encode_us": sum(parts[name] for name in _ENCODE),
             "checkpoint_us": parts["checkpoint"],
             "parts_us": self.costs.total_us,
+            "compaction_us": self.compaction_us,
             "recovery_s": self.recovery_s,
             "bytes_per_key": self.costs.bytes_per_key,
         }
@@ -125,6 +129,7 @@ class Figures:
             ("keys in memory", f"{self.keys:,}"),
             ("memory per key, bytes", f"{self.costs.bytes_per_key:,.0f}"),
             ("checkpoint rows per payment", f"{_checkpoint_rows(self.held) / max(ours.events, 1):.2f}"),
+            ("compaction by the broker, CPU us per payment", f"{self.compaction_us:.1f}"),
             ("kill -9 to first new decision, s", f"{self.recovery_s:.1f}"),
         ]
         return [

@@ -39,7 +39,7 @@ _MESSAGE_BYTES = 1_000_000
 
 # It has one core: threads for each disk and connection do not make it faster. Of compaction see `ops.bench.broker_log`.
 _BROKER = MappingProxyType(
-    {"num.network.threads": "1", "num.io.threads": "2", "log.cleaner.io.max.bytes.per.second": str(32 << 20)}
+    {"num.network.threads": "1", "num.io.threads": "2", "log.cleaner.io.max.bytes.per.second": str(8 << 20)}
 )
 
 
@@ -196,6 +196,19 @@ class Stand:
     def _start_broker(self) -> None:
         with on_cores(self._broker_cores):  # of this thread
             self.broker.start()
+
+    def broker_cpu_s(self) -> float:
+        """Processor time that the broker has used.
+
+        Raises
+        ------
+        BenchError
+            When it does not run.
+        """
+        pid = self.broker.pid
+        if pid is None:
+            raise BenchError(f"the broker has ended; its log: {self.broker.log_file}")
+        return cpu_s(pid)
 
     async def __aexit__(self, *error: object) -> None:
         """Stop the broker."""
