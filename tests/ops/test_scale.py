@@ -104,7 +104,7 @@ def test_recovery_by_hand() -> None:
     assert recovery.restart_s == pytest.approx(3 + restore_s)
     assert recovery.stall_s == pytest.approx(3 + restore_s)
     assert recovery.loss_s == pytest.approx(6 + 3 + restore_s)
-    backlog = 2500 * (8 * recovery.stall_s + 4 * (6 + 0.5))
+    backlog = 2500 * (8 * recovery.stall_s + 4 * (6 + 0.1))
     assert recovery.catch_up_s == pytest.approx(recovery.loss_s + backlog / (1e6 / 23.8 - 20_000))
     assert recovery.standby_stall_s == 3
 
