@@ -233,14 +233,14 @@ def bench(
     seconds: Annotated[float, typer.Option(min=1, help="How long each load is offered.")] = 20.0,
     broker_log: Annotated[
         Literal["auto", "memory", "disk"],
-        typer.Option(help="Where the broker keeps its log; auto: in memory if 12 GiB are free."),
+        typer.Option(help="Where the broker keeps its log; auto: in memory if 20 GiB are free."),
     ] = "auto",
     page: Annotated[bool, typer.Option("--page", help="Write the figures into ops/performance.md.")] = False,
 ) -> None:
     """Measure the whole path on this machine, against stock Faust in the same run, and what each part costs.
 
     Starts a broker and workers of its own: full load on one core, recovery after kill -9, latency at fixed rates free
-    of coordinated omission. Takes about five minutes and 5 GB of disk.
+    of coordinated omission. Takes about six minutes and 14 GB of memory or disk.
     """
     from ops.bench import BenchPlan, run_bench
 

@@ -15,8 +15,8 @@ class BatchProducer(Producer):
     """Faust's producer, with whole record batches beside single messages.
 
     Always idempotent with ``acks=all``: the broker drops the repeats that retries cause, and keeps their order. Single
-    messages, records and stamped records have a producer id each: among themselves they keep their order, not with each
-    other. Stamped records are checkpoints, of a megabyte each: on a connection of their own, for a broker answers the
+    messages and records have a producer id each, stamped records bring theirs: among themselves they keep their order,
+    not with each other. Stamped records are checkpoints: on a connection of their own, for a broker answers the
     requests of one connection one after the other, and decisions would wait.
     """
 
@@ -29,18 +29,17 @@ class BatchProducer(Producer):
     async def on_start(self) -> None:
         """Connect, and get the producer ids."""
         await super().on_start()
-        self._sender, self._stamped = await self._start_sender("produce"), await self._start_sender("produce-stamped")
-
-    async def _start_sender(self, name: str) -> RecordSender:
-        sender = RecordSender(
-            self._ensure_producer().client,
-            max_batch_bytes=self.max_batch_size,
-            max_request_bytes=self.max_request_size,
-            request_timeout_s=self.request_timeout,
-            name=name,
+        self._sender, self._stamped = (
+            RecordSender(
+                self._ensure_producer().client,
+                max_batch_bytes=self.max_batch_size,
+                max_request_bytes=self.max_request_size,
+                request_timeout_s=self.request_timeout,
+                name=name,
+            )
+            for name in ("produce", "produce-stamped")
         )
-        await sender.start()
-        return sender
+        await self._sender.start()
 
     async def on_stop(self) -> None:
         """Disconnect."""

@@ -99,7 +99,7 @@ class RecordSender:
         self._unknown_since_s: dict[str, float] = {}
 
     async def start(self) -> None:
-        """Get a producer id, for which a broker is asked until one answers."""
+        """Get a producer id, for which a broker is asked until one answers. Stamped records need none."""
         while True:
             try:
                 answer = await self._client.send(self._client.get_random_node(), InitProducerIdRequest(None, 60_000))

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from agents.controls import DEFAULT_RULES, read_pack
-from ops.bench.broker_log import BrokerLog, broker_log, compact
+from ops.bench.broker_log import BrokerLog, compact, log_folder
 from ops.bench.costs import measure_costs
 from ops.bench.latency import measure_latency
 from ops.bench.load import Load
@@ -94,7 +94,7 @@ def run_bench(plan: BenchPlan, out: Console, *, jars_dir: Path, as_json: bool, p
     with (
         _progress() as progress,
         tempfile.TemporaryDirectory(prefix="pixguard-bench-") as name,
-        broker_log(plan.broker_log, folder := Path(name)) as broker_dir,
+        log_folder(plan.broker_log, folder := Path(name)) as broker_dir,
     ):
         figures = asyncio.run(_measure(plan, folder, broker_dir, jars_dir, progress))
     if page:

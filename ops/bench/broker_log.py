@@ -23,21 +23,17 @@ from typing import Literal
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from ops.bench.stand import BenchError, Stand
+from ops.bench.stand import COMPACTION, SLOW_COMPACTION, BenchError, Stand
 
-__all__ = ["BrokerLog", "broker_log", "compact"]
+__all__ = ["BrokerLog", "compact", "log_folder"]
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - Linux's file system in memory, for a folder that only its owner can read
 _PREFIX = "pixguard-bench-"
 _POLL_S = 0.5
-_NEEDED_BYTES = 12 << 30
-"""Twice what the log of a whole run takes, so that the programs have room too."""
+_NEEDED_BYTES = 20 << 30
+"""What the log of a whole run takes, measured as 14, and the programs beside it."""
 
-
-_COMPACTION = "log.cleaner.io.max.bytes.per.second"
-"""The broker's setting that bounds it."""
-
-_FAST, _SLOW = float(1 << 30), float(8 << 20)  # slower ones make the broker wait for its cleaner before it changes
+_FAST_COMPACTION = float(1 << 30)
 _COMPACTED_S = 8.0
 _GIVE_UP_S = 90.0
 
@@ -46,7 +42,7 @@ BrokerLog = Literal["auto", "memory", "disk"]
 
 
 @contextmanager
-def broker_log(where: BrokerLog, disk: Path) -> Iterator[Path]:
+def log_folder(where: BrokerLog, disk: Path) -> Iterator[Path]:
     """Yield the broker's folder, which is gone afterwards.
 
     Parameters
@@ -113,7 +109,7 @@ async def compact(stand: Stand) -> float:
         When it refuses.
     """
     used_s = stand.broker_cpu_s()
-    await _bound_compaction(stand, _FAST)
+    await _bound_compaction(stand, _FAST_COMPACTION)
     smallest, since_s = float("inf"), time.monotonic()
     give_up_s = since_s + _GIVE_UP_S
     while time.monotonic() < min(since_s + _COMPACTED_S, give_up_s):
@@ -122,7 +118,7 @@ async def compact(stand: Stand) -> float:
             smallest, since_s = size, time.monotonic()
         await asyncio.sleep(_POLL_S)
     used_s = stand.broker_cpu_s() - used_s
-    await _bound_compaction(stand, _SLOW)
+    await _bound_compaction(stand, SLOW_COMPACTION)
     return used_s
 
 
@@ -130,11 +126,11 @@ async def _bound_compaction(stand: Stand, bytes_per_s: float) -> None:
     admin = AIOKafkaAdminClient(**stand.connection)
     await admin.start()
     try:
-        broker = ConfigResource(ConfigResourceType.BROKER, str(stand.broker.node_id), {_COMPACTION: str(bytes_per_s)})
+        broker = ConfigResource(ConfigResourceType.BROKER, str(stand.broker.node_id), {COMPACTION: str(bytes_per_s)})
         for answer in await admin.alter_configs([broker]):
             for code, message, *_ in answer.resources:
                 if code:
-                    raise BenchError(f"{_COMPACTION}: the broker refuses {bytes_per_s:g}: {message}")
+                    raise BenchError(f"{COMPACTION}: the broker refuses {bytes_per_s:g}: {message}")
     finally:
         await admin.close()
 

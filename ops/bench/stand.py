@@ -32,15 +32,30 @@ from ops.bulk_sender import BATCH_BYTES
 from ops.supervised import last_lines, stop
 from ops.topic_admin import ensure_topics
 
-__all__ = ["BenchError", "Stand", "Worker", "ends", "on_cores", "open_sender", "preload", "send"]
+__all__ = [
+    "COMPACTION",
+    "SLOW_COMPACTION",
+    "BenchError",
+    "Stand",
+    "Worker",
+    "ends",
+    "on_cores",
+    "open_sender",
+    "preload",
+    "send",
+]
 
 _POLL_S = 0.05
 _MESSAGE_BYTES = 1_000_000
 
-# It has one core: threads for each disk and connection do not make it faster. Of compaction see `ops.bench.broker_log`.
-_BROKER = MappingProxyType(
-    {"num.network.threads": "1", "num.io.threads": "2", "log.cleaner.io.max.bytes.per.second": str(8 << 20)}
-)
+COMPACTION = "log.cleaner.io.max.bytes.per.second"
+"""The broker's setting that bounds it."""
+
+SLOW_COMPACTION = float(8 << 20)
+"""While something is measured: see `ops.bench.broker_log`. A slower cleaner would sleep through a change."""
+
+# It has one core: threads for each disk and connection do not make it faster.
+_BROKER = MappingProxyType({"num.network.threads": "1", "num.io.threads": "2", COMPACTION: str(SLOW_COMPACTION)})
 
 
 class BenchError(RuntimeError):
