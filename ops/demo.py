@@ -120,7 +120,7 @@ def run_demo(settings: Settings, *, workers: int, rate: float, own_broker: bool,
         ]
         parts.append(stack.enter_context(_part("traffic", settings, ["simulate", "--rate", str(rate), "--quiet"])))
         console.print(
-            f"{workers} worker(s) and {rate:g} payments/s of simulated traffic started (a week's mean: fewer at night); "
+            f"{workers} worker(s) and {rate:g} payments/s of simulated traffic started (fewer at night); "
             f"web view: http://{settings.web_host}:{settings.web_port}\n"
             "The first start compiles the kernels (a minute or two). Ctrl-C stops everything."
         )
