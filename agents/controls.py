@@ -16,6 +16,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode import Service
 
+from agents.served_models import ServedModels
 from app.domain.rejection import Rejection
 from app.domain.siphash import HashKey
 from app.topics import ENRICHED, LISTS
@@ -33,6 +34,10 @@ DEFAULT_RULES = Path(str(DEFAULT_PACK))
 """The shipped rule pack."""
 
 _FILE_POLL_S = 1.0
+
+# How far ahead models are announced, in records: at any load a checkpoint lies before it, so that none is waited for.
+_LEAST_AHEAD = 2
+_CHECKPOINTS_AHEAD = 8
 
 
 def read_pack(path: Path) -> RulePack:
@@ -57,15 +62,20 @@ class Controls(Service):
         Arguments of aiokafka's clients.
     hash_key
         The key of the pseudonyms.
+    served
+        Follows the models.
     """
 
-    def __init__(self, rules_file: Path, connection: Mapping[str, Any], hash_key: HashKey) -> None:
+    def __init__(
+        self, rules_file: Path, connection: Mapping[str, Any], hash_key: HashKey, served: ServedModels
+    ) -> None:
         super().__init__()
         self.pack = read_pack(rules_file)
         self.lists = Lists()
         self._rules_file = rules_file
         self._connection = connection
         self._hash_key = hash_key
+        self._served = served
         self._lists_ready = asyncio.Event()
 
     async def resume(self, shard: Shard, replay_until: int) -> None:
@@ -79,23 +89,35 @@ class Controls(Service):
             End of its source topic now: no decision beyond it can have been taken yet.
         """
         await self._lists_ready.wait()
-        if shard.stage.resume():
+        if shard.stage.in_force.resume():
             shard.replay_until = replay_until
         else:
-            shard.stage.put_in_force(self.pack, self.lists)
+            shard.stage.in_force.put(self.pack, self.lists, self._served.models)
             await shard.flush()
 
-    async def apply(self, shard: Shard) -> None:
-        """Put in force what has changed, before the shard's next batch."""
-        stage = shard.stage
-        if stage.pack.fingerprint == self.pack.fingerprint and stage.lists.version == self.lists.version:
-            return
-        if (stage.state.next_offset(ENRICHED.name) or 0) < shard.replay_until:
-            return
-        await shard.flush()
-        stage.put_in_force(self.pack, self.lists)
-        await shard.flush()
-        log.info("in force", partition=shard.partition, rules=stage.pack.name, lists=stage.lists.version)
+    async def apply(self, shard: Shard, next_offset: int) -> None:
+        """Put in force, or announce, what has changed, before the shard's next batch.
+
+        Parameters
+        ----------
+        shard
+            Of the payers' table.
+        next_offset
+            Behind that batch.
+        """
+        stage, in_force = shard.stage, shard.stage.in_force
+        if (stage.state.next_offset(ENRICHED.name) or 0) >= shard.replay_until:
+            if in_force.pack.fingerprint != self.pack.fingerprint or in_force.lists.version != self.lists.version:
+                await shard.flush()
+                in_force.put(self.pack, self.lists)
+                await shard.flush()
+                log.info("in force", partition=shard.partition, rules=self.pack.name, lists=self.lists.version)
+            models = self._served.models
+            if in_force.announced is None and in_force.models.versions != models.versions:
+                in_force.announce(models, _LEAST_AHEAD + _CHECKPOINTS_AHEAD * shard.unwritten)
+                log.info("announced", partition=shard.partition, models=models.versions, at=in_force.switch_at)
+        if in_force.switch_at is not None and next_offset > in_force.switch_at and not in_force.is_announced:
+            await shard.flush()
 
     @Service.task
     async def _watch_file(self) -> None:

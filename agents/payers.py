@@ -32,8 +32,8 @@ def payers_agent(
             await outbox.room()
             work = [(shards.shard(event.message.partition), event) for event in events]
             await shards.room(shard for shard, _ in work)
-            for shard, _ in work:
-                await controls.apply(shard)
+            for shard, event in work:
+                await controls.apply(shard, event.value.next_offset)
             with metrics.BATCH_SECONDS.labels("payers").time(), shards.applying(shard for shard, _ in work):
                 outputs = decide([(shard.stage, event.value) for shard, event in work])
                 sent = outbox.put([send for output in outputs for send in output.sends])

@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from app.settings import Settings, load_settings
+from app.cli_options import Broker, DataDir, FileFormat, Mapping, Rules, err, out, settings_of
+from app.learning_cli import learning
 
 __all__ = ["app", "main"]
 
@@ -25,20 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-out = Console()
-err = Console(stderr=True)
-
-Broker = Annotated[str | None, typer.Option("--broker", help="An existing cluster, HOST:PORT[,HOST:PORT...].")]
-DataDir = Annotated[Path | None, typer.Option("--data", help="Folder of local state, keys and the local broker.")]
-Rules = Annotated[Path | None, typer.Option("--rules", help="Rule pack (YAML); default: the shipped one.")]
-Mapping = Annotated[Path | None, typer.Option("--mapping", help="File (TOML or YAML) that names the columns.")]
-FileFormat = Annotated[
-    Literal["ndjson", "csv", "parquet"] | None, typer.Option("--format", help="Default: by the file's name.")
-]
-
-
-def _settings(broker: str | None = None, data: Path | None = None, **more: Any) -> Settings:  # noqa: ANN401 - of any field
-    return load_settings(broker=broker, data_dir=data, **more)
+app.add_typer(learning)
 
 
 def jars_dir() -> Path:
@@ -60,7 +47,7 @@ def run(
     """
     from ops.demo import run_demo
 
-    settings = _settings(broker, data)
+    settings = settings_of(broker, data)
     run_demo(settings, workers=workers, rate=rate, own_broker=broker is None, jars_dir=jars_dir())
 
 
@@ -76,7 +63,7 @@ def broker(
     """
     from ops.broker import LocalBroker
 
-    settings = _settings(None, data)
+    settings = settings_of(None, data)
     with LocalBroker(settings.data_dir / "kafka", jars_dir=jars_dir(), port=port) as node:
         out.print(f"Kafka is ready on [bold]{node.bootstrap}[/bold]; log: {node.log_file}. Ctrl-C stops it.")
         try:
@@ -98,7 +85,7 @@ def topics(
     """
     from ops.commands import print_asyncapi, show_topics
 
-    settings = _settings(broker)
+    settings = settings_of(broker)
     if asyncapi:
         print_asyncapi(settings)
     elif not asyncio.run(show_topics(settings, out, create=not check, fix=fix)):
@@ -125,7 +112,7 @@ def worker(
     from app.logs import configure_logs
     from app.worker import run_worker
 
-    settings = _settings(broker, data, name=name, web_port=web_port, rules_file=rules)
+    settings = settings_of(broker, data, name=name, web_port=web_port, rules_file=rules)
     configure_logs(settings.log_level, settings.log_format, settings.name)
     run_worker(settings)
 
@@ -159,7 +146,7 @@ def simulate(
     if out_dir is not None:
         simulate_files(out_dir, file_format, traffic, feedback_scale, out, quiet=quiet)
     else:
-        asyncio.run(simulate_kafka(_settings(broker), traffic, feedback_scale, speed, out, quiet=quiet))
+        asyncio.run(simulate_kafka(settings_of(broker), traffic, feedback_scale, speed, out, quiet=quiet))
 
 
 @app.command()
@@ -187,7 +174,7 @@ def send(
     from ops.commands import send_and_report
 
     options = {"rate": rate, "speed": speed, "limit": limit, "shift_to_now": shift_to_now, "wait": wait}
-    if not asyncio.run(send_and_report(_settings(broker), file, mapping, file_format, options, out)):
+    if not asyncio.run(send_and_report(settings_of(broker), file, mapping, file_format, options, out)):
         raise typer.Exit(1)
 
 
@@ -208,7 +195,7 @@ def replay(
     """
     from ops.commands import replay_and_report
 
-    replay_and_report(_settings(broker, data), file, rules, mapping, file_format, out)
+    replay_and_report(settings_of(broker, data), file, rules, mapping, file_format, out)
 
 
 @app.command()
@@ -221,7 +208,7 @@ def state(
     """Show what is known of a Pix key or an account, as of the last checkpoint."""
     from ops.commands import show_state
 
-    if not asyncio.run(show_state(_settings(broker, data), key, at, out)):
+    if not asyncio.run(show_state(settings_of(broker, data), key, at, out)):
         raise typer.Exit(1)
 
 
@@ -305,7 +292,7 @@ def config(
     """Show every setting: its value, where it can be set, and what it means."""
     from ops.commands import show_config
 
-    show_config(_settings(), out, as_toml=toml)
+    show_config(settings_of(), out, as_toml=toml)
 
 
 def _known_errors() -> tuple[type[BaseException], ...]:
@@ -315,7 +302,9 @@ def _known_errors() -> tuple[type[BaseException], ...]:
     from app.connection import ClusterConnectionError
     from app.settings import SettingsError
     from app.web.service import WebServiceError
+    from models.registry import RegistryError
     from models.rule_file import RulePackError
+    from models.training_set import TrainingSetError
     from ops.bench.capacity import CapacityError
     from ops.bench.stand import BenchError
     from ops.bench.stock_measure import StockError
@@ -333,6 +322,8 @@ def _known_errors() -> tuple[type[BaseException], ...]:
         BrokerError,
         TopicError,
         RulePackError,
+        RegistryError,
+        TrainingSetError,
         WebServiceError,
         DemoError,
         BenchError,

@@ -19,9 +19,11 @@ from app.domain.feedback import FEEDBACK_FIELDS
 from app.domain.field_checks import bounds, expectation
 from app.domain.fields import FIELDS, Field, Kind
 from app.domain.frames import CREDIT_DTYPE, debit_dtype
+from app.domain.labelled import Labelled
 from app.domain.rejection import DeadLetter, Rejection, encode_dead_letter
 from app.domain.rejection import Reason as Fault
 from app.domain.rejection import Source as Place
+from app.domain.vectors import VECTOR_ROW_DTYPE
 from models.lists import MAX_REASON_CHARACTERS
 from models.marking import Marker
 
@@ -164,10 +166,17 @@ SCHEMAS: dict[str, Schema] = {
         "`last_modified`; a later one replaces an earlier one.",
     ),
     "ListEntry": _LIST_ENTRY,
-    "FeatureVector": _binary("""
-        `PXGV`, the catalog's fingerprint (16 bytes, NUL-padded), the number of features (uint16, little-endian), then
-        one float32 (little-endian) per feature in the catalog's order; NaN is missing. Made and read by
-        `app.domain.decision.encode_vectors` and `decode_vector`."""),
+    "FeatureVector": _binary(f"""
+        All little-endian: `PXG2`, the catalog's fingerprint (16 bytes, NUL-padded), a row of
+        {_columns(VECTOR_ROW_DTYPE.names or ())}, the number of features (uint16), then one float32 per feature in the
+        catalog's order; NaN is missing. Made and read by `app.domain.vectors`."""),
+    "Labelled": _binary(f"""
+        A MessagePack array of {_columns(Labelled.__struct_fields__)}, as `app.domain.labelled` writes it. MATURED
+        messages are learned from, each payment once and at one age; REVISION messages tell of every change of a
+        label."""),
+    "OnlineModel": _binary("""
+        Under the key `snapshot`: the online model as arrays with its versions, as `models.online_snapshot` writes it.
+        Under `checkpoint`: the learner's state, which only a learner of the same version reads."""),
     "EnrichedFrame": _binary(f"""
         Rows for stage 2, as `app.domain.frames` packs them: a header that starts with `PXGF`, then debits, then credit
         notices. Columns of a debit: {_columns(debit_dtype(1).names or ())}; of a credit notice:
@@ -252,6 +261,8 @@ MESSAGES: dict[str, MessageType] = {
         examples=(("for a week", {"reason": "court order 17", "until": _AT_MS + 604_800_000}),),
     ),
     "FeatureVector": MessageType("The vector that a decision was taken on.", _BINARY),
+    "Labelled": MessageType("A vector and what became known of its payment.", "application/vnd.msgpack"),
+    "OnlineModel": MessageType("The online model, or its learner's checkpoint.", _BINARY),
     "EnrichedFrame": MessageType("Rows from stage 1 to stage 2.", _BINARY),
     "Marker": MessageType("A confirmed-fraud mark on a receiver.", "application/vnd.msgpack"),
     "ChangelogRow": MessageType("One row of a checkpoint.", _BINARY),

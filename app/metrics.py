@@ -19,11 +19,14 @@ __all__ = [
     "DECISION_SECONDS",
     "IDS",
     "MARKERS",
+    "MODELS_REFUSED",
+    "MODEL_VERSION",
     "OUTBOX_JOBS",
     "PROFILES",
     "RECOVERED_ROWS",
     "RECOVERY_ROWS",
     "RECOVERY_ROWS_LEFT",
+    "REGISTRY_UP",
     "REJECTED",
     "REPEATS",
     "RULES_FIRED",
@@ -40,6 +43,9 @@ MARKERS = Counter("pixguard_markers_total", "Confirmed-fraud markers applied to 
 REPEATS = Counter("pixguard_repeats_total", "Messages recognised as repeats, by what repeated them", ["source"])
 DECISIONS = Counter("pixguard_decisions_total", "Decisions taken", ["decision"])
 RULES_FIRED = Counter("pixguard_rules_fired_total", "Transactions on which a rule fired", ["rule"])
+MODEL_VERSION = Gauge("pixguard_model_version", "Version of the model that this worker has read; 0: none", ["role"])
+MODELS_REFUSED = Counter("pixguard_models_refused_total", "Models that were not put in force", ["role"])
+REGISTRY_UP = Gauge("pixguard_registry_up", "Whether the last look at the registry of models was answered")
 DECISION_SECONDS = Histogram(
     "pixguard_decision_seconds",
     "From the transaction's Kafka timestamp to its decision's acknowledgement, slowest of each batch",

@@ -104,6 +104,36 @@ class Settings(BaseSettings):
         0, description="workers that keep a warm copy of each partition's state"
     )
 
+    # -- models
+    model_registry: str | None = Field(
+        None, description="MLflow tracking URI of the batch models; default: MLFLOW_TRACKING_URI, else DATA_DIR/mlflow"
+    )
+    model_poll_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+        10.0, description="how often workers look for another champion or challenger; 0: no batch models"
+    )
+    challenger_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="of the payers, whose payments a challenger scores beside the champion: always the same ones"
+    )
+
+    # -- labels and the learner
+    label_maturity_h: Annotated[float, Field(gt=0, le=24 * 366)] = Field(
+        192.0,
+        description="age at which a payment is learned from, fraud or not: 8 days, by which most frauds are contested "
+        "and analysed",
+    )
+    label_horizon_days: Annotated[int, Field(ge=1, le=3660)] = Field(
+        91, description="age at which a vector that waits for a label is forgotten: MED's 80 days and its analysis"
+    )
+    negatives_rate: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.05, description="share of the payments nobody complained of that is kept to learn from, with its weight"
+    )
+    feedback_wait_h: Annotated[float, Field(ge=0, le=24 * 366)] = Field(
+        24.0, description="how long feedback waits for a payment that is not known, before it becomes a dead letter"
+    )
+    learner_publish_s: Annotated[float, Field(ge=0.5, le=86400)] = Field(
+        30.0, description="time between two versions of the online model, where something was learned"
+    )
+
     # -- state
     checkpoint_interval_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
         0.1, description="time between checkpoints of a partition: bounds what a crash replays"
@@ -152,6 +182,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _file()))
+
+    def registry_uri(self) -> str | None:
+        """MLflow's tracking URI: the setting, else the variable that MLflow's own tools read; None: the data folder."""
+        return self.model_registry or os.environ.get("MLFLOW_TRACKING_URI") or None
 
     def read_hash_key(self) -> bytes:
         """The 16-byte pseudonymisation key: from the setting, or from `DATA_DIR/hash.key`, made (0600) on first use.

@@ -14,9 +14,11 @@ __all__ = [
     "ENRICHED",
     "FEATURES",
     "FEEDBACK",
+    "LABELLED",
     "LISTS",
     "MARKERS",
     "MAX_CHECKPOINT_BYTES",
+    "ONLINE_MODEL",
     "PAYERS_TABLE",
     "RECEIVERS_TABLE",
     "REJECTED",
@@ -120,6 +122,23 @@ MARKERS = Topic(
     why="Confirmed-fraud markers, re-keyed so that they reach the receiver's state.",
     internal=True,
 )
+LABELLED = Topic(
+    "pix-labelled",
+    key="end_to_end_id",
+    value="Labelled",
+    why="Vectors with their labels: what the online model learns from, and the record that training sets are made of.",
+    partitions=1,  # one learner, so that every decision can name the exact state of the online model
+    config=_kept(91),
+)
+ONLINE_MODEL = Topic(
+    "pix-online-model",
+    key="snapshot, or checkpoint",
+    value="OnlineModel",
+    why="The online model's last snapshot, by which workers score, and the learner's checkpoint, written together.",
+    partitions=1,
+    config=MappingProxyType({"cleanup.policy": "compact", "max.message.bytes": str(MAX_CHECKPOINT_BYTES)}),
+    internal=True,
+)
 LISTS = Topic(
     "pix-lists",
     key="LIST/KIND/VALUE, e.g. deny/account/12345678/0001-99887766",
@@ -159,6 +178,8 @@ def topics(app_id: str) -> tuple[Topic, ...]:
         FEATURES,
         FEEDBACK,
         MARKERS,
+        LABELLED,
+        ONLINE_MODEL,
         LISTS,
         changelog(app_id, RECEIVERS_TABLE),
         changelog(app_id, PAYERS_TABLE),

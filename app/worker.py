@@ -28,6 +28,7 @@ from agents.feedback import feedback_agents
 from agents.outbox import Outbox
 from agents.payers import payers_agent
 from agents.receivers import receivers_agent
+from agents.served_models import ServedModels
 from app.asyncapi import render_asyncapi
 from app.batching import BatchApp, packing, unpacking
 from app.clock import SYSTEM_CLOCK
@@ -36,6 +37,7 @@ from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
 from app.kafka_options import client_options
+from app.model_registry import registry_look
 from app.settings import Settings
 from app.topics import ENRICHED, PAYERS_TABLE, RECEIVERS_TABLE
 from app.web.api import create_app
@@ -126,6 +128,7 @@ class Node:
 
     app: PixguardApp
     outbox: Outbox
+    served: ServedModels
     controls: Controls
     view: LiveView
     web: WebService | None
@@ -144,7 +147,8 @@ def build_node(settings: Settings) -> Node:
     hash_key = HashKey.from_bytes(settings.read_hash_key())
     connection = client_options(settings)
     app = _faust_app(settings)
-    controls = Controls(settings.rules_file or DEFAULT_RULES, connection, hash_key)
+    served = ServedModels(connection, registry_look(settings), settings.model_poll_s, settings.challenger_share)
+    controls = Controls(settings.rules_file or DEFAULT_RULES, connection, hash_key, served)
     limits = TimeLimits(settings.max_event_age_days * _DAY_MS, settings.max_event_lead_hours * _HOUR_MS)
     decoder = TransactionDecoder(hash_key, limits)
     policy = CheckpointPolicy(
@@ -192,7 +196,7 @@ def build_node(settings: Settings) -> Node:
         web_host=settings.web_host,
     )
     web = WebService(pages, settings.web_host, settings.web_port) if settings.web_port else None
-    return Node(app, outbox, controls, view, web)
+    return Node(app, outbox, served, controls, view, web)
 
 
 def _faust_app(settings: Settings) -> PixguardApp:
@@ -244,7 +248,8 @@ class _Runner(ModeWorker):
     """Runs the services until a signal or a crash; a crash is re-raised, so that the process ends with an error."""
 
     def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
-        services = [service for service in (node.web, node.controls, node.outbox, node.app) if service is not None]
+        parts = (node.web, node.served, node.controls, node.outbox, node.app)
+        services = [service for service in parts if service is not None]
         super().__init__(*services, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
         self._app = node.app
 

@@ -13,19 +13,18 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.decision import encode_vectors
 from app.domain.frames import CREDIT_DTYPE, decode_frame
 from app.domain.records import Records
 from app.domain.rejection import Reason as Fault
 from app.domain.rejection import Rejection, encode_dead_letter
 from app.domain.rejection import Source as Place
 from app.domain.rows import join, numbers, parts, select
+from app.domain.vectors import encode_vectors
 from app.topics import DECISIONS, ENRICHED, FEATURES, REJECTED, TRANSACTIONS
-from models.judging import DECIDED_DTYPE, Decided, Observed, judge
-from models.lists import Lists
+from models.in_force import InForce
+from models.judging import DECIDED_DTYPE, Decided, Observed, judge, name_models, vector_rows
 from models.outputs import Send, keyed_sends, sends_by_id
 from models.receiver_stage import DEBIT_DTYPE, FEATURES_VERSION, NOTICE_COLUMNS, REUSED_ID
-from models.rule_file import load_rule_pack
 from models.rules import RulePack
 from models.wording import DecisionWriter
 from tables.catalog import CATALOG
@@ -43,10 +42,6 @@ _CREDITED = LOGS["payer"].index("credited")
 _WINDOWS_HERE = 2
 """How much longer this stage remembers: its clock tells when frames were sent, so two of them may lie further apart
 than their transactions did. Stage 1 may fall behind by a whole window, and all that it calls a retry is still known."""
-
-_RULES = "rules"
-_LISTS = "lists"
-_PACK_PREFIX = "pack/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,43 +86,10 @@ class PayerStage:
     ) -> None:
         self._ids = IdMemory(DECIDED_DTYPE, _WINDOWS_HERE * retry_window_ms, retry_max_ids)
         self.state = PartitionState(Profiles("payer"), {"payments": self._ids})
-        self.pack = pack
-        self.lists = Lists()
-        self._packs = {pack.fingerprint.encode(): pack}  # to read one takes a tenth of a second
+        self.in_force = InForce(self.state, pack)
         self.partition = partition
         self.partitions = partitions
-        self.writer = DecisionWriter(self._pack, FEATURES_VERSION)
-
-    # -- control inputs: put in force between two checkpoints, so that a replay decides under what the first run had
-
-    def put_in_force(self, pack: RulePack, lists: Lists) -> None:
-        """Decide by this pack and these lists from now on; the next checkpoint records it."""
-        self.pack, self.lists = pack, lists
-        fingerprint = pack.fingerprint
-        self.state.set_control(_RULES, fingerprint.encode())
-        self.state.set_control(_PACK_PREFIX + fingerprint, pack.text.encode())
-        self.state.set_control(_LISTS, lists.to_bytes())
-        self._packs[fingerprint.encode()] = pack
-
-    def resume(self) -> bool:
-        """After recovery, take up the pack and lists of the last checkpoint; whether there were any."""
-        fingerprint = self.state.control(_RULES)
-        if fingerprint is None:
-            return False
-        self.pack = self._pack(fingerprint)
-        self.lists = Lists.from_bytes(self.state.control(_LISTS) or Lists().to_bytes())
-        return True
-
-    def _pack(self, fingerprint: bytes) -> RulePack:
-        pack = self._packs.get(fingerprint)
-        if pack is None:
-            text = self.state.control(_PACK_PREFIX + fingerprint.decode())
-            if text is None:
-                raise LookupError(f"rule pack {fingerprint.decode()} is not in the state")
-            pack = self._packs[fingerprint] = load_rule_pack(
-                text.decode(), CATALOG.column_types(), f"pack {fingerprint.decode()}"
-            )
-        return pack
+        self.writer = DecisionWriter(self.in_force.pack_of, FEATURES_VERSION)
 
     # -- batches
 
@@ -222,7 +184,7 @@ def decide(work: Sequence[tuple[PayerStage, Records]]) -> list[PayerOutput]:
 
     Returns
     -------
-    One output for each pack and version of the lists that is in force: as a rule, one.
+    One output for each set of rules, lists and models that is in force: as a rule, one.
 
     Raises
     ------
@@ -231,19 +193,37 @@ def decide(work: Sequence[tuple[PayerStage, Records]]) -> list[PayerOutput]:
     FrameError
         For a frame of another version.
     """
-    groups: dict[tuple[str, int], list[tuple[PayerStage, Records]]] = {}
+    now, then = [], []
     for stage, records in work:
-        groups.setdefault((stage.pack.fingerprint, stage.lists.version), []).append((stage, records))
-    return [_decide(group) for group in groups.values()]
+        before, after = stage.in_force.split(records)
+        now += [(stage, before)] if before is not None else []
+        then += [(stage, after)] if after is not None else []
+    outputs = [_decide(group) for group in _alike(now)]
+    for stage, _ in then:
+        stage.in_force.switch()
+    return outputs + [_decide(group) for group in _alike(then)]
+
+
+def _alike(work: Sequence[tuple[PayerStage, Records]]) -> list[list[tuple[PayerStage, Records]]]:
+    """Group work by what is in force."""
+    groups: dict[tuple[object, ...], list[tuple[PayerStage, Records]]] = {}
+    for stage, records in work:
+        in_force = stage.in_force
+        key = (in_force.pack.fingerprint, in_force.lists.version, *in_force.models.versions)
+        groups.setdefault(key, []).append((stage, records))
+    return list(groups.values())
 
 
 def _decide(work: Sequence[tuple[PayerStage, Records]]) -> PayerOutput:
     one = work[0][0]
+    pack, models = one.in_force.pack, one.in_force.models
     observed, shares = _observe(work)
-    rows = judge(observed, one.pack, one.lists)
-    decided = Decided(
-        observed.transactions, observed.received_at, rows, one.writer.encode(rows), observed.vectors, one.pack
-    )
+    transactions = observed.transactions
+    scores = models.scores(observed.vectors, transactions["payer_account"], observed.scored)
+    rows = judge(observed, pack, one.in_force.lists, scores)
+    name_models(rows, models, observed.vectors)
+    messages = one.writer.encode(rows)
+    decided = Decided(transactions, observed.received_at, rows, messages, observed.vectors, scores, models, pack)
     sends = _decision_sends(decided, one.partitions)
     retries = 0
     rejections: list[Rejection] = []
@@ -312,7 +292,7 @@ def _decision_sends(decided: Decided, partitions: int) -> list[Send]:
         (DECISIONS, FEATURES),
         partitions,
         decided.rows["id"],
-        (decided.messages, encode_vectors(decided.vectors, FEATURES_VERSION)),
+        (decided.messages, encode_vectors(vector_rows(decided), decided.vectors, FEATURES_VERSION)),
     )
     return decisions + vectors
 

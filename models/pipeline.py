@@ -109,7 +109,7 @@ class Pipeline:
             PayerStage(partition, partitions, pack, retry_window_ms, retry_max_ids) for partition in range(partitions)
         ]
         for stage in self.payers:
-            stage.put_in_force(pack, stage.lists)
+            stage.in_force.put(pack, stage.in_force.lists)
         self._ends: defaultdict[tuple[str, int], int] = defaultdict(int)
 
     @property

@@ -17,6 +17,7 @@ from typing import Any
 
 from app.domain.columns import ColumnKind, ColumnType
 from app.domain.expression import Expression, ExpressionError, compile_expression
+from models.costs import Costs
 from models.rule_examples import example_batch
 from models.rules import RULE_ACTIONS, Rule, RulePack
 from models.strict_yaml import StrictYamlError, read_yaml
@@ -118,12 +119,18 @@ _RULE_FIELDS: dict[str, _Field] = {
 _PACK_FIELDS: dict[str, _Field] = {
     "version": _Field(_form(r"[A-Za-z0-9._-]{1,32}"), 'a quoted name such as "2026.11"', required=True),
     "thresholds": _Field(lambda value: isinstance(value, dict), "hold and deny", required=True),
+    "costs": _Field(lambda value: isinstance(value, dict), "prices of decisions"),
     "rules": _Field(lambda value: isinstance(value, list), "a list of rules", required=True),
 }
 _THRESHOLD_FIELDS: dict[str, _Field] = {
     "hold": _Field(_between(0, 1), "a score from 0 to 1", required=True),
     "deny": _Field(_between(0, 1), "a score from 0 to 1", required=True),
 }
+
+
+_PROBABILITY = _Field(_between(0, 1), "a number from 0 to 1")
+_PRICE = _Field(_between(0, 10**12), "centavos, 0 or more")
+_COST_FIELDS = {name: _PRICE if name.endswith("_centavos") else _PROBABILITY for name in Costs.names()}
 
 
 class _Reader:
@@ -154,6 +161,8 @@ class _Reader:
         thresholds = content["thresholds"]
         if self._check(thresholds, _THRESHOLD_FIELDS, "thresholds") and thresholds["hold"] > thresholds["deny"]:
             self._fault("thresholds", f"hold: expected at most deny ({thresholds['deny']}), got {thresholds['hold']}")
+        costs = content.get("costs", {})
+        self._check(costs, _COST_FIELDS, "costs")
         rules = self._rules(content["rules"], lines["rules"])
         if self.faults:
             return None
@@ -162,6 +171,7 @@ class _Reader:
             fingerprint=_fingerprint(content),
             hold=float(thresholds["hold"]),
             deny=float(thresholds["deny"]),
+            costs=Costs(**{name: float(price) for name, price in costs.items()}),
             rules=tuple(rules),
             columns=self.columns,
             text=text,

@@ -7,8 +7,10 @@ How a decision comes about, for each payment on its own:
 2. The score is a noisy-or of the weights of the rules that fired: ``1 - prod(1 - weight)``. It reaches a threshold
    (HOLD, DENY) or none.
 3. A fired rule's own action is a floor: DENY or HOLD whatever the score. WATCH only adds its weight.
-4. A fired ALLOW rule lifts what the score and the HOLD rules ask for, but never a DENY rule, and never a rule that
-   cites a regulation: a bank may trust a client, yet not above the law. Score and reasons stay as they are.
+4. Where a model is in force, what it asks for (`models.costs`) counts like a HOLD or DENY by the score: a model adds to
+   the rules, and takes nothing away from them.
+5. A fired ALLOW rule lifts what the score, the models and the HOLD rules ask for, but never a DENY rule, and never a
+   rule that cites a regulation: a bank may trust a client, yet not above the law. Score and reasons stay as they are.
 
 MED refunds are not scored: nothing fires on them, and they pass.
 
@@ -28,6 +30,7 @@ from app.domain.columns import Array, Batch, ColumnKind, Columns, ColumnType, Me
 from app.domain.decision import ACTIONS, Reason
 from app.domain.plain_values import Plain, plain_value
 from app.domain.program import Program, trace
+from models.costs import Costs
 from models.weighing import weigh
 
 if TYPE_CHECKING:
@@ -151,6 +154,8 @@ class RulePack:
         Of its content: two packs with one fingerprint decide alike.
     hold, deny
         Scores from which a payment is held, and denied.
+    costs
+        Prices of decisions, by which models are heeded.
     rules
         The enabled rules, in the order of the file.
     columns
@@ -163,6 +168,7 @@ class RulePack:
     fingerprint: str
     hold: float
     deny: float
+    costs: Costs
     rules: tuple[Rule, ...]
     columns: Mapping[str, ColumnType]
     text: str
@@ -173,7 +179,13 @@ class RulePack:
         return f"{self.version}+{self.fingerprint}"
 
     def evaluate(
-        self, columns: Columns, n: int, *, listed: Membership = nobody_listed, scored: NDArray[np.bool_] | None = None
+        self,
+        columns: Columns,
+        n: int,
+        *,
+        listed: Membership = nobody_listed,
+        scored: NDArray[np.bool_] | None = None,
+        advised: NDArray[np.uint8] | None = None,
     ) -> Verdicts:
         """Judge a batch.
 
@@ -187,6 +199,8 @@ class RulePack:
             Membership in the lists: `Lists.listed`.
         scored
             False for payments that are not scored, MED refunds; bool, shape (n,). All are where it is None.
+        advised
+            What the models ask for, positions in `ACTIONS`; uint8, shape (n,). Nothing where it is None.
 
         Raises
         ------
@@ -197,7 +211,8 @@ class RulePack:
         fired = np.zeros((len(self.rules), n), np.bool_)
         self._program.run(columns, n, listed=listed, masks=fired)
         scores, actions = np.empty(n), np.empty(n, np.uint8)
-        weigh(fired, counted, self._doubts, self._effects, self.hold, self.deny, scores, actions)
+        advice = np.zeros(n, np.uint8) if advised is None else advised
+        weigh(fired, counted, self._doubts, self._effects, self.hold, self.deny, advice, scores, actions)
         return Verdicts(actions, scores, fired.T, counted)
 
     @cached_property

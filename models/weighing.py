@@ -21,6 +21,7 @@ def weigh(
     effects: NDArray[np.uint8],
     hold: float,
     deny: float,
+    advised: NDArray[np.uint8],
     scores: NDArray[np.float64],
     actions: NDArray[np.uint8],
 ) -> None:
@@ -39,6 +40,8 @@ def weigh(
         for; shape (rules, 3).
     hold, deny
         Scores from which a payment is held, and denied.
+    advised
+        The action that the models ask for, positions in `ACTIONS`, shape (n,): like a rule's that nothing demands.
     scores
         Takes 1 - prod(1 - weight) over the rules that fired, shape (n,): in the pack's order, since products of
         floating-point numbers depend on it.
@@ -47,9 +50,10 @@ def weigh(
     """
     for place in range(len(scores)):
         doubt = 1.0
-        binding, asked, allowed = _APPROVE, _APPROVE, False
+        binding, asked, allowed = _APPROVE, int(advised[place]), False
         for rule in range(len(doubts)):
             if not counted[place]:
+                asked = _APPROVE
                 fired[rule, place] = False
             elif fired[rule, place]:
                 doubt *= doubts[rule]

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from app.domain.byte_column import ByteColumn
 from app.domain.decision import ACTIONS, Decision, Reason, Source, Versions, hold_minutes
 from app.domain.memory import PADDING
+from models.explaining import reason_code
 from models.judging import DECIDED_DTYPE
 from models.rules import RulePack
 from models.wording_kernel import NUMBERS, ROOM, form_of, group, write
+from tables.catalog import CATALOG
 
 __all__ = ["DecisionWriter"]
 
@@ -46,7 +48,7 @@ _NUMBERS = ("source_partition", "source_offset", "event_time", "timestamp")
 _NO_HOLD = -1
 
 _ID = DECIDED_DTYPE.fields["id"][1]  # type: ignore[index] # it has fields
-_FORM_STARTS = DECIDED_DTYPE.fields["pack"][1]  # type: ignore[index] # it has fields
+_FORM_STARTS = DECIDED_DTYPE.fields["online_version"][1]  # type: ignore[index] # it has fields
 """From here to its end a row says what its form is."""
 
 _encode = msgspec.json.Encoder().encode
@@ -109,7 +111,7 @@ class DecisionWriter:
         pack = self._pack_of(bytes(row["pack"]))
         mask = fired[: len(pack.rules)]
         action = ACTIONS[row["action"]]
-        reasons: tuple[Reason, ...] = pack.reasons_of(mask)
+        reasons = pack.reasons_of(mask) + _model_reasons(row)
         return Decision(
             end_to_end_id=row["id"].decode(),
             decision=action,
@@ -117,7 +119,13 @@ class DecisionWriter:
             scored=bool(row["scored"]),
             reasons=reasons,
             rules=tuple(pack.rules[place].id for place in np.flatnonzero(mask)),
-            versions=Versions(rules=pack.name, lists=int(row["lists"]), features=self._features),
+            versions=Versions(
+                rules=pack.name,
+                lists=int(row["lists"]),
+                features=self._features,
+                online_model=int(row["online_version"]) or None,
+                batch_model=int(row["batch_version"]) or None,
+            ),
             source=Source(int(row["source_partition"]), int(row["source_offset"])),
             event_time=int(row["event_time"]),
             decided_at=int(row["timestamp"]),
@@ -135,6 +143,15 @@ class DecisionWriter:
                 self._forms.clear()
             form = self._forms[kind] = form_of(_pieces(decision))
         return form
+
+
+def _model_reasons(row: np.void) -> tuple[Reason, ...]:
+    """What made a model think of fraud, heaviest first."""
+    return tuple(
+        Reason(reason_code(CATALOG.names[feature - 1]), share / 100, feature=CATALOG.names[feature - 1])
+        for feature, share in zip(row["reason_features"].tolist(), row["reason_shares"].tolist(), strict=True)
+        if feature
+    )
 
 
 def _pieces(decision: Decision) -> list[bytes]:

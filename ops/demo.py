@@ -32,6 +32,19 @@ from ops.topic_admin import ensure_topics
 __all__ = ["DemoError", "run_demo"]
 
 _MAX_RESTARTS = 3
+
+_SWIFT_TRAFFIC = ("--feedback-scale", "0.0001", "--fraud-share", "0.02")
+"""MED takes weeks: here most reports are closed within a minute. And frauds come often enough to be learned from."""
+
+_HURRIED = {
+    "PIXGUARD_LABEL_MATURITY_H": "0.025",
+    "PIXGUARD_FEEDBACK_WAIT_H": "0.1",
+    "PIXGUARD_NEGATIVES_RATE": "0.2",
+    "PIXGUARD_LEARNER_PUBLISH_S": "10",
+    "PIXGUARD_MODEL_POLL_S": "5",
+}
+"""So labels mature after 90 seconds, and whoever watches sees models come."""
+
 _REFRESH_S = 0.5
 _PLAIN_REFRESH_S = 5.0
 _ROWS_SHOWN = 12
@@ -118,7 +131,10 @@ def run_demo(settings: Settings, *, workers: int, rate: float, own_broker: bool,
             )
             for number in range(1, workers + 1)
         ]
-        parts.append(stack.enter_context(_part("traffic", settings, ["simulate", "--rate", str(rate), "--quiet"])))
+        learner = ["learner", "--name", "learner-1", "--web-port", str(settings.web_port + workers)]
+        parts.append(stack.enter_context(_part("learner", settings, learner, max_restarts=_MAX_RESTARTS)))
+        traffic = ["simulate", "--rate", str(rate), "--quiet", *_SWIFT_TRAFFIC]
+        parts.append(stack.enter_context(_part("traffic", settings, traffic)))
         console.print(
             f"{workers} worker(s) and {rate:g} payments/s of simulated traffic started (fewer at night); "
             f"web view: http://{settings.web_host}:{settings.web_port}\n"
@@ -144,6 +160,7 @@ def _part(name: str, settings: Settings, arguments: list[str], max_restarts: int
         "PIXGUARD_BROKER": settings.broker,
         "PIXGUARD_DATA_DIR": str(settings.data_dir),
         "PIXGUARD_LOG_FORMAT": "json",
+        **_HURRIED,
     }
     log = settings.data_dir / "logs" / f"{name}.log"
     return Supervised(name, [sys.executable, "-m", "app.cli", *arguments], variables, log, max_restarts)

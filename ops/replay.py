@@ -1,9 +1,9 @@
 """`pixguard replay`: a recorded stretch, or a file, decided on again by other rules.
 
 From the topics: `pix-enriched` is read from its oldest retained offset and goes through stage 2 as it did live (its
-order is the live order), under the lists that each live decision names. With the rules of the live run the decisions
-come out byte for byte. Where retention has cut the log, the profiles of that time are gone: then the vectors on
-`pix-features` take the computed ones' place.
+order is the live order), under the lists that each live decision names, with the scores of models that `pix-features`
+recorded beside it. With the rules of the live run the decisions come out byte for byte. Where retention has cut the
+log, the profiles of that time are gone: then the vectors on `pix-features` take the computed ones' place.
 
 From a file: both stages run from an empty state, and the rules in force are the comparison.
 """
@@ -19,16 +19,18 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from app.domain.decision import Decision, decode_decision, decode_vector
+from app.domain.decision import Decision, decode_decision
 from app.domain.field_checks import TimeLimits
 from app.domain.records import Stretch
 from app.domain.rejection import Rejection
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
+from app.domain.vectors import decode_vectors
 from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import DECISIONS, ENRICHED, FEATURES, LISTS, Topic
-from models.judging import Observed, judge
+from models.ensemble import no_scores
+from models.judging import Observed, judge, quote_models, recorded_scores
 from models.lists import Lists, ListUpdate, decode_list_update
 from models.payer_stage import PayerStage
 from models.pipeline import Message, Pipeline
@@ -40,6 +42,7 @@ __all__ = ["ReplayReport", "replay_file", "replay_topics"]
 
 _EXAMPLES = 10
 _CHUNK_ROWS = 2000
+_NO_MODEL = b'"online_model":null,"batch_model":null'
 
 Progress = Callable[[float], None]
 
@@ -132,7 +135,7 @@ def replay_file(
         retry_max_ids=settings.retry_max_ids,
     )
     judge_stage = PayerStage(0, 1, after, 1000, 1)
-    judge_stage.put_in_force(after, Lists())
+    judge_stage.in_force.put(after, Lists())
     report = ReplayReport(after=after.name)
     for chunk in read_transactions(path, mapping=mapping, format=format, on_position=progress):
         output = pipeline.push(
@@ -150,7 +153,7 @@ def replay_file(
                 decided.rows["scored"],
                 decided.vectors,
             )
-            rows = judge(observed, after, Lists())
+            rows = judge(observed, after, Lists(), no_scores(len(decided.rows)))
             again = judge_stage.writer.encode(rows)
             amounts = decided.transactions["amount_centavos"].tolist()
             for old, new, amount in zip(decided.messages, again, amounts, strict=True):
@@ -174,17 +177,17 @@ async def replay_topics(settings: Settings, pack: RulePack, *, progress: Progres
         history = await _list_history(log, settings)
         live = {record.key: record.value async for record in log.records(DECISIONS)}
         total, done = await log.size(ENRICHED), 0
-        vectors: dict[bytes, bytes] | None = None
+        is_cut = {partition: await log.begin(ENRICHED, partition) > 0 for partition in log.partitions(ENRICHED)}
+        vectors: dict[bytes, bytes] = {}
+        if any(is_cut.values()) or not all(_NO_MODEL in value for value in live.values()):
+            vectors = {record.key: record.value async for record in log.records(FEATURES)}
         for partition in log.partitions(ENRICHED):
-            if await log.begin(ENRICHED, partition) > 0 and vectors is None:
-                vectors = {record.key: record.value async for record in log.records(FEATURES)}
-            cut = vectors if await log.begin(ENRICHED, partition) > 0 else None
             stage = PayerStage(
                 partition, settings.partitions, pack, settings.retry_window_s * 1000, settings.retry_max_ids
             )
-            stage.put_in_force(pack, Lists())
+            stage.in_force.put(pack, Lists())
             async for stretch in log.stretches(ENRICHED, partition):
-                _decide_again(stage, pack, stretch, live, cut, history, report)
+                _decide_again(stage, stretch, live, vectors, history, report, is_cut=is_cut[partition])
                 done += stretch.next_offset - stretch.base
                 if progress is not None and total:
                     progress(done / total)
@@ -196,26 +199,29 @@ async def replay_topics(settings: Settings, pack: RulePack, *, progress: Progres
 
 def _decide_again(
     stage: PayerStage,
-    pack: RulePack,
     stretch: Stretch,
     live: dict[bytes, bytes],
-    vectors: dict[bytes, bytes] | None,
+    vectors: dict[bytes, bytes],
     history: _ListHistory,
     report: ReplayReport,
+    *,
+    is_cut: bool,
 ) -> None:
+    pack = stage.in_force.pack
     observed = stage.observe(stretch)
     ids: list[bytes] = observed.transactions["end_to_end_id"].tolist()
-    stage.remember(judge(observed, pack, Lists()))
+    stage.remember(judge(observed, pack, Lists(), no_scores(len(ids))))
     recorded = [live.get(end_to_end_id) for end_to_end_id in ids]
     report.unmatched += recorded.count(None)
-    if vectors is None:
-        report.recomputed += len(ids)
-    else:
-        found = [place for place, end_to_end_id in enumerate(ids) if end_to_end_id in vectors]
+    found = [place for place, end_to_end_id in enumerate(ids) if end_to_end_id in vectors]
+    told = decode_vectors([vectors[ids[place]] for place in found])
+    scores = no_scores(len(ids))
+    scores[found] = recorded_scores(told.rows)
+    report.recomputed += len(ids) - (len(found) if is_cut else 0)
+    if is_cut and found:
         report.recorded += len(found)
         matrix = observed.vectors.copy()
-        for place in found:
-            matrix[place] = decode_vector(vectors[ids[place]])[1]
+        matrix[found] = told.matrix
         observed = replace(observed, vectors=matrix)
     before = [None if value is None else decode_decision(value) for value in recorded]
     by_lists: defaultdict[int, list[int]] = defaultdict(list)
@@ -230,7 +236,9 @@ def _decide_again(
             observed.scored[places],
             observed.vectors[places],
         )
-        again = stage.writer.encode(judge(part, pack, history.at(version)))
+        rows = judge(part, pack, history.at(version), scores[places])
+        quote_models(rows, [before[place] for place in places])
+        again = stage.writer.encode(rows)
         amounts = part.transactions["amount_centavos"].tolist()
         for place, new, amount in zip(places, again, amounts, strict=True):
             old = before[place]

@@ -61,6 +61,7 @@ class PartitionState:
         self._next_offset: dict[str, int] = {}
         self._seen: defaultdict[str, NDArray[np.int64]] = defaultdict(_none_seen)
         self._control: dict[str, bytes] = {}
+        self._exported_control: set[str] = set()
         self._changed_control: set[str] = set()
 
     def next_offset(self, topic: str) -> int | None:
@@ -127,6 +128,10 @@ class PartitionState:
             self._control[name] = content
             self._changed_control.add(name)
 
+    def is_durable(self, name: str) -> bool:
+        """Whether the changelog holds a control input as it is now: a recovery would find it."""
+        return name in self._control and name not in self._changed_control | self._exported_control
+
     def export(self) -> tuple[ByteColumn, ByteColumn]:
         """A checkpoint: keys and values of what changed since the last one, the position row last."""
         keys: list[bytes | None] = []
@@ -140,6 +145,7 @@ class PartitionState:
         for name in sorted(self._changed_control):
             keys.append(_CONTROL_PREFIX + name.encode())
             values.append(self._control[name])
+        self._exported_control |= self._changed_control
         self._changed_control.clear()
         keys.append(POSITION_KEY)
         values.append(_position_encoder.encode(_Position(self._next_offset, self._seen_rows())))
@@ -157,6 +163,7 @@ class PartitionState:
     def acknowledged(self) -> None:
         """Note that the changelog holds what was exported: its rows may now leave memory."""
         self.profiles.clear_dirty()
+        self._exported_control.clear()
 
     def restore(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
         """Take up changelog rows in log order; may be called many times, then `finish_restore` once.

@@ -171,6 +171,11 @@ class Shard:
         return self.is_full or now_s - self.last_start_s >= self._shards.policy.interval_s
 
     @property
+    def unwritten(self) -> int:
+        """Batches applied since the last checkpoint began."""
+        return len(self._events)
+
+    @property
     def is_full(self) -> bool:
         """Whether so much has changed that the next checkpoint should not wait for its time."""
         dirty: int = self.stage.state.profiles.dirty

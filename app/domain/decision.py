@@ -1,15 +1,10 @@
-"""What pixguard says of a payment: the message on `pix-decisions`, and the vector on `pix-features`."""
+"""What pixguard says of a payment: the message on `pix-decisions`."""
 
 from __future__ import annotations
 
-import struct
 from typing import Literal
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
-
-from app.domain.byte_column import ByteColumn
 
 __all__ = [
     "ACTIONS",
@@ -17,13 +12,10 @@ __all__ = [
     "HOLD_MINUTES_BY_NIGHT",
     "Action",
     "Decision",
-    "FeatureVectorError",
     "Reason",
     "Source",
     "Versions",
     "decode_decision",
-    "decode_vector",
-    "encode_vectors",
     "hold_minutes",
 ]
 
@@ -39,22 +31,33 @@ HOLD_MINUTES_BY_NIGHT = 60
 """The same, 20:00-06:00."""
 
 
-class Reason(msgspec.Struct, frozen=True):
-    """Why a payment looks as it does: a rule that fired, with its weight in [0, 1]."""
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a payment looks as it does: a rule that fired, or a feature that made a model think of fraud.
+
+    Parameters
+    ----------
+    code
+        For machines; its sentences are the rule's text, or `models.explaining.reason_texts` of the feature.
+    weight
+        In [0, 1]: the rule's own, or the feature's share of all that spoke for fraud.
+    rule, feature
+        Where it comes from: the one or the other.
+    """
 
     code: str
     weight: float
-    rule: str
+    rule: str | None = None
+    feature: str | None = None
 
 
 class Versions(msgspec.Struct, frozen=True):
-    """What was in force: enough to take the decision again."""
+    """What was in force: enough to take the decision again. A model's version is None where there was none."""
 
     rules: str
     lists: int
     features: str
-    online_model: str | None = None
-    batch_model: str | None = None
+    online_model: int | None = None
+    batch_model: int | None = None
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -74,11 +77,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     decision
         APPROVE, HOLD (at most `hold_minutes`) or DENY.
     score
-        In [0, 1]: 1 - prod(1 - weight) over the rules that fired.
+        In [0, 1]: the probability of fraud, where a model was in force; else 1 - prod(1 - weight) over the rules that
+        fired.
     scored
         False for MED refunds (purpose IPRT, REFU): these always pass and count as no one's behaviour.
     reasons
-        By weight, heaviest first.
+        Rules by weight, heaviest first; then, where the decision is HOLD or DENY, the models' by weight.
     rules
         Ids of all rules that fired, in the pack's order.
     versions
@@ -135,36 +139,3 @@ def decode_decision(value: bytes) -> Decision:
         Naming path, expected and got.
     """
     return _decoder.decode(value)
-
-
-_VECTOR_HEADER = struct.Struct("<4s16sH")
-_VECTOR_MAGIC = b"PXGV"
-
-
-class FeatureVectorError(ValueError):
-    """A message of `pix-features` that this version cannot read."""
-
-
-def encode_vectors(matrix: NDArray[np.float32], fingerprint: str) -> ByteColumn:
-    """Messages of `pix-features`: magic, catalog fingerprint, length, then float32 little-endian; shape (n, f) in."""
-    header = _VECTOR_HEADER.pack(_VECTOR_MAGIC, fingerprint.encode(), matrix.shape[1])
-    messages = np.empty((len(matrix), len(header) + 4 * matrix.shape[1]), np.uint8)
-    messages[:, : len(header)] = np.frombuffer(header, np.uint8)
-    messages[:, len(header) :] = np.ascontiguousarray(matrix, dtype="<f4").view(np.uint8)
-    return ByteColumn.fixed(messages)
-
-
-def decode_vector(value: bytes) -> tuple[str, NDArray[np.float32]]:
-    """The fingerprint of the catalog and the vector of one message of `pix-features`; NaN is missing.
-
-    Raises
-    ------
-    FeatureVectorError
-        When it is none, or is cut.
-    """
-    if len(value) < _VECTOR_HEADER.size or value[:4] != _VECTOR_MAGIC:
-        raise FeatureVectorError(f"pix-features: expected a vector that starts with {_VECTOR_MAGIC!r}")
-    _, fingerprint, count = _VECTOR_HEADER.unpack_from(value)
-    if len(value) != _VECTOR_HEADER.size + 4 * count:
-        raise FeatureVectorError(f"pix-features: expected {count} float32 values, got {len(value)} bytes in all")
-    return fingerprint.rstrip(b"\0").decode(errors="replace"), np.frombuffer(value, "<f4", count, _VECTOR_HEADER.size)

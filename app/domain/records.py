@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["GapError", "Records", "Stretch", "from_offset"]
+__all__ = ["GapError", "Records", "Stretch", "before_offset", "from_offset"]
 
 
 class Records(Protocol):
@@ -60,4 +60,17 @@ def from_offset(records: Records, offset: int) -> Stretch:
         records.values[first:],
         records.offsets[first:],
         records.timestamps_ms[first:],
+    )
+
+
+def before_offset(records: Records, offset: int) -> Stretch:
+    """What lies before `offset`."""
+    past = bisect.bisect_left(records.offsets, offset)
+    return Stretch(
+        records.base,
+        min(records.next_offset, offset),
+        records.keys[:past],
+        records.values[:past],
+        records.offsets[:past],
+        records.timestamps_ms[:past],
     )

@@ -25,7 +25,7 @@ VECTOR_ROW_DTYPE = np.dtype(
         ("amount_centavos", "<i8"),
         ("payer", "<u8"),  # keyed hashes, as in the state
         ("receiver", "<u8"),
-        ("score", "<f4"),  # that the decision quotes
+        ("score", "<f4"),  # of the models together; NaN where none was in force: the decision quotes the rules' then
         ("rules_score", "<f4"),
         ("online_score", "<f4"),  # NaN where there was none; so for the next two
         ("batch_score", "<f4"),

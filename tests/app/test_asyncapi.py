@@ -104,7 +104,7 @@ def test_every_topic_is_a_channel(app_id: str) -> None:
         assert all(isinstance(value, int) for name, value in settings.items() if name != "cleanup.policy")
 
 
-def test_a_bank_writes_three_topics_and_reads_three() -> None:
+def test_a_bank_writes_three_topics_and_reads_four() -> None:
     """Directions are pixguard's: it receives what others send."""
     public = [topic.name for topic in topics("pixguard") if not topic.internal]
     actions = {name: DOCUMENT["operations"].keys() & {f"send-{name}", f"receive-{name}"} for name in public}
@@ -116,6 +116,7 @@ def test_a_bank_writes_three_topics_and_reads_three() -> None:
     assert {name for name, found in actions.items() if found == {f"send-{name}"}} == {
         "pix-decisions",
         "pix-features",
+        "pix-labelled",
         "pix-rejected",
     }
 

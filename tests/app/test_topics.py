@@ -13,9 +13,11 @@ from app.topics import (
     ENRICHED,
     FEATURES,
     FEEDBACK,
+    LABELLED,
     LISTS,
     MARKERS,
     MAX_CHECKPOINT_BYTES,
+    ONLINE_MODEL,
     PAYERS_TABLE,
     RECEIVERS_TABLE,
     REJECTED,
@@ -48,7 +50,7 @@ def test_the_longest_app_id_makes_legal_changelogs() -> None:
 
 def test_every_topic_is_declared_once() -> None:
     """Whatever a constant names is created by `pixguard topics`."""
-    constants = (TRANSACTIONS, ENRICHED, DECISIONS, FEATURES, REJECTED, FEEDBACK, MARKERS, LISTS)
+    constants = (TRANSACTIONS, ENRICHED, DECISIONS, FEATURES, REJECTED, FEEDBACK, MARKERS, LABELLED, ONLINE_MODEL, LISTS)
     names = {topic.name for topic in constants}
     assert names < {topic.name for topic in ALL}
     assert {topic.name for topic in ALL} - names == {"pixguard-receivers-changelog", "pixguard-payers-changelog"}
@@ -71,10 +73,14 @@ def test_state_is_never_deleted_by_age(table: str) -> None:
 
 
 def test_keyed_topics_share_their_number_of_partitions() -> None:
-    """State, its sources and its changelog meet by partition; lists reach every worker whole."""
-    assert [topic.name for topic in ALL if topic.partitions is not None] == ["pix-lists"]
-    assert LISTS.partitions == 1
-    assert LISTS.config["cleanup.policy"] == "compact"
+    """State, its sources and its changelog meet by partition; lists and the online model reach every worker whole.
+
+    There is one learner, so one partition of what it learns from.
+    """
+    single = {topic.name for topic in ALL if topic.partitions is not None}
+    assert single == {"pix-labelled", "pix-online-model", "pix-lists"}
+    assert all(topic.partitions == 1 for topic in (LABELLED, ONLINE_MODEL, LISTS))
+    assert all(topic.config["cleanup.policy"] == "compact" for topic in (ONLINE_MODEL, LISTS))
 
 
 def test_vectors_outlive_the_feedback_on_them() -> None:

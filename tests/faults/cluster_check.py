@@ -154,7 +154,7 @@ class _Check:
         vectors: defaultdict[bytes, set[bytes]] = defaultdict(set)
         for partition in self.partitions:
             unbroken = self._payer_stage(partition)
-            unbroken.put_in_force(self.pack, unbroken.lists)
+            unbroken.in_force.put(self.pack, unbroken.in_force.lists)
             for output in _feed(unbroken.apply, self.logs[ENRICHED.name, partition]):
                 for send in output.sends:
                     if send.topic == FEATURES.name:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from app.domain.decision import decode_decision, encode_vectors
+from app.domain.decision import decode_decision
+from app.domain.vectors import encode_vectors
 from app.topics import ENRICHED, MARKERS, REJECTED, TRANSACTIONS
-from models.judging import Decided, Observed, judge
+from models.judging import Decided, Observed, judge, name_models, vector_rows
 from models.outputs import Send
 from models.payer_stage import PayerStage
 from models.receiver_stage import FEATURES_VERSION, ReceiverStage
@@ -138,7 +139,7 @@ def _check_payers(
     retry = (plan.retry_window_ms, plan.retry_max_ids)
     reference = PayerStage(partition, plan.partitions, world.packs[0], *retry)
     for pack in world.packs:
-        reference.put_in_force(pack, reference.lists)
+        reference.in_force.put(pack, reference.in_force.lists)
     log = world.log.partitions[ENRICHED.name, partition]
     output = reference.apply(log.read(0, log.end))
     _add_letters(letters, output.sends)
@@ -204,15 +205,17 @@ def _check_decisions(world: World, payers: list[PayerStage], decided: list[Decid
 def _check_contents(
     world: World, stage: PayerStage, decided: Decided, found: dict[tuple[str, int, int], bytes]
 ) -> None:
-    """Take each decision again, under the rules and lists that it names."""
-    groups: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    """Take each decision again, under the rules, lists and models that it names."""
+    groups: defaultdict[tuple[str, int, tuple[int, int]], list[int]] = defaultdict(list)
     values = []
     for place, row in enumerate(decided.rows):
         values.append(found[row["id"].decode(), int(row["source_partition"]), int(row["source_offset"])])
         versions = decode_decision(values[-1]).versions
-        groups[versions.rules, versions.lists].append(place)
+        models = (versions.batch_model or 0, versions.online_model or 0)
+        groups[versions.rules, versions.lists, models].append(place)
     packs = {pack.name: pack for pack in world.packs}
-    for (rules, lists), places in groups.items():
+    told = []
+    for (rules, lists, models), places in groups.items():
         part = Observed(
             decided.transactions[places],
             decided.received_at[places],
@@ -220,13 +223,20 @@ def _check_contents(
             decided.rows["scored"][places],
             decided.vectors[places],
         )
-        again = stage.writer.decisions(judge(part, packs[rules], world.lists_by_version[lists]))
-        for place, decision in zip(places, again, strict=True):
+        set_of_models = world.models_by_version[models]
+        scores = set_of_models.scores(part.vectors, part.transactions["payer_account"], part.scored)
+        rows = judge(part, packs[rules], world.lists_by_version[lists], scores)
+        name_models(rows, set_of_models, part.vectors)
+        for place, decision in zip(places, stage.writer.decisions(rows), strict=True):
             if _encode(decision) != values[place]:
                 world.violated("a decision follows from its versions", f"{decision.end_to_end_id}, rules {rules}")
                 return
-    vectors = encode_vectors(decided.vectors, FEATURES_VERSION)
-    for row, vector in zip(decided.rows, vectors, strict=True):
-        if vector not in world.witness.vectors[row["id"]]:
-            world.violated("a vector is that of an unbroken run", row["id"].decode())
+        decided_again = Decided(
+            part.transactions, part.received_at, rows, (), part.vectors, scores, set_of_models, packs[rules]
+        )
+        messages = encode_vectors(vector_rows(decided_again), part.vectors, FEATURES_VERSION)
+        told += zip(rows["id"].tolist(), messages, strict=True)
+    for end_to_end_id, message in told:
+        if message not in world.witness.vectors[end_to_end_id]:
+            world.violated("a vector is that of an unbroken run", end_to_end_id.decode())
             return

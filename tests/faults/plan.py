@@ -25,6 +25,7 @@ FAULTS = {
     "compaction": 2,
     "rules": 3,  # another pack
     "lists": 2,
+    "models": 3,  # another set of models
 }
 """Kinds, and how often each is drawn in proportion to the others."""
 

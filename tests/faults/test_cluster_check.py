@@ -107,7 +107,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         told.checkpoint(changelog(settings.app_id, RECEIVERS_TABLE).name, partition, receivers.state)
     for partition in range(_PARTITIONS):
         payers = PayerStage(partition, _PARTITIONS, rule_packs()[0], *retry)
-        payers.put_in_force(rule_packs()[0], Lists())
+        payers.in_force.put(rule_packs()[0], Lists())
         told.append(payers.apply(told.read(ENRICHED.name, partition)).sends)
         told.checkpoint(changelog(settings.app_id, PAYERS_TABLE).name, partition, payers.state)
     logs = {

@@ -139,6 +139,20 @@ class ChangesRulesAtOnce(Worker):
     controls_class = _HastyControls
 
 
+class _ImpatientControls(SetControls):
+    async def apply(self, shard: Shard, next_offset: int) -> None:
+        in_force = shard.stage.in_force
+        if in_force.models.versions != self._served.models.versions:
+            in_force.announce(self._served.models, 0)
+        await super().apply(shard, in_force.switch_at or next_offset)
+
+
+class SwitchesModelsAtOnce(Worker):
+    """Decides by new models before a recovery would find them announced."""
+
+    controls_class = _ImpatientControls
+
+
 class _CarelessShard(Shard):
     @contextmanager
     def applying(self) -> Iterator[None]:
@@ -187,6 +201,7 @@ def _struck(seed: int, kinds: Sequence[str], **changes: Any) -> Plan:  # noqa: A
         (WritesAsZombie, ("zombie",), {"checkpoint_s": 0.1, "commit_s": 2.0}),
         (WritesHalfABatch, ("unreadable disk",), _OFTEN_READ),
         (ChangesRulesAtOnce, ("rules", "kill"), {}),
+        (SwitchesModelsAtOnce, ("models", "kill"), {}),
     ],
 )
 def test_a_broken_pipeline_is_noticed(saboteur: type[Worker], kinds: Sequence[str], changes: dict[str, Any]) -> None:

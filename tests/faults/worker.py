@@ -15,6 +15,7 @@ from agents.payers import payers_agent
 from agents.receivers import receivers_agent
 from app.batching.progress import Progress
 from app.topics import ENRICHED, FEEDBACK, MARKERS, PAYERS_TABLE, RECEIVERS_TABLE, TRANSACTIONS
+from models.ensemble import Models
 from models.lists import Lists
 from models.payer_stage import PayerStage
 from models.receiver_stage import ReceiverStage
@@ -25,6 +26,7 @@ from .group import Assignment
 from .log import TopicPartition
 from .loop import Life
 from .machine import Machine, MemoryCold
+from .model_sets import Served
 from .network import Producer
 from .transport import CHANGELOGS, App, Changelog, Event
 
@@ -47,14 +49,19 @@ class ExpelledError(Exception):
 
 
 class SetControls(Controls):
-    """Controls that the run sets, instead of a file and a topic."""
+    """Controls that the run sets, instead of a file, topics and a registry."""
 
-    def __init__(self, pack: RulePack, lists: Lists) -> None:
+    def __init__(self, pack: RulePack, lists: Lists, models: Models) -> None:
         super(Controls, self).__init__()
         self.pack = pack
         self.lists = lists
+        self._served: Any = Served(models)
         self._lists_ready = asyncio.Event()
         self._lists_ready.set()
+
+    def serve(self, models: Models) -> None:
+        """Let other models be put in force."""
+        self._served.models = models
 
 
 class Worker:
@@ -83,7 +90,7 @@ class Worker:
         self._positions: dict[TopicPartition, int] = {}
         self.producer = Producer(world.network, self.life)
         self.app = App(self)
-        self.controls = self.controls_class(world.pack, world.lists)
+        self.controls = self.controls_class(world.pack, world.lists, world.models)
         self.changelogs = {table: self.changelog_class(self, table) for table in CHANGELOGS}
         plan = world.plan
         policy = CheckpointPolicy(plan.checkpoint_s, plan.max_dirty_rows, plan.max_active_keys, plan.idle_after_ms)

@@ -11,6 +11,7 @@ from app.domain.field_checks import TimeLimits
 from app.domain.partitioner import partition_of
 from app.domain.siphash import HashKey, hash_account
 from app.domain.transaction import TransactionDecoder
+from models.ensemble import NO_MODELS
 from models.lists import FOR_EVER_MS, Lists, ListUpdate
 from models.rules import RulePack
 from tables.cold import ColdStoreError
@@ -19,6 +20,7 @@ from .group import CommitRefusedError, Group
 from .log import FencedError, Log, TopicPartition
 from .loop import DeadlockError, VirtualLoop
 from .machine import Disk, Machine, MachineClock
+from .model_sets import model_set
 from .network import Network, SendError
 from .packs import rule_packs
 from .plan import Fault, Plan
@@ -69,7 +71,10 @@ class World:
         self.pack: RulePack = self.packs[0]
         self.lists = Lists()
         self.lists_by_version = {self.lists.version: self.lists}
+        self.models = NO_MODELS
+        self.models_by_version = {(0, 0): NO_MODELS}
         self.loop = VirtualLoop(Random(f"loop/{plan.seed}"), is_shuffled=plan.is_shuffled)
+        self.loop.set_exception_handler(self._failed)
         self.witness = Witness(self.violated, self.hash_key, self.time_limits, plan.partitions)
         self.log = Log(self.witness.appended)
         self.network = Network(
@@ -102,6 +107,11 @@ class World:
         """Note that what must hold does not."""
         self.trace(f"VIOLATION {invariant}: {detail}")
         self.violations.append((invariant, detail))
+
+    def _failed(self, _loop: object, context: dict[str, Any]) -> None:
+        """Notice a callback that fails: a fault that did not happen finds nothing."""
+        if str(context["message"]).startswith("Exception in callback"):
+            self.violated("the simulation works", f"{context['message']}: {context.get('exception')!r}")
 
     # -- lives
 
@@ -242,6 +252,12 @@ class World:
         self.lists = self.lists.apply([update], self.lists.version + 1)
         self.lists_by_version[self.lists.version] = self.lists
         self._announce()
+
+    def _models(self, _size: float, _machine: Machine) -> None:
+        version = len(self.models_by_version)
+        self.models = self.models_by_version[version, version] = model_set(version)
+        for worker in self.running.values():
+            self.loop.later(self.rng.uniform(0, 0.5), worker.controls.serve, self.models)
 
     def _announce(self) -> None:
         """Let each worker learn of rules and lists in its own time."""

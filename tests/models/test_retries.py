@@ -64,7 +64,7 @@ def _frames(values: list[bytes], times_ms: list[int]) -> list[bytes]:
 def _outcomes(frames: list[bytes], sent_ms: list[int], *cuts: int) -> list[list[tuple[str, bytes]]]:
     """Stage 2: what each batch sends about decisions."""
     stage = PayerStage(0, 1, PACK, WINDOW_MS, 1000)
-    stage.put_in_force(PACK, stage.lists)
+    stage.in_force.put(PACK, stage.in_force.lists)
     return [
         [
             (send.topic, value)
@@ -127,7 +127,7 @@ def test_what_all_goes_to_one_partition_is_cut_into_frames() -> None:
     assert len(frames) > 1
     assert max(map(len, frames)) < 1_000_000
     stage = PayerStage(0, 1, PACK, WINDOW_MS, 20_000)
-    stage.put_in_force(PACK, stage.lists)
+    stage.in_force.put(PACK, stage.in_force.lists)
     output = stage.apply(
         Stretch(0, len(frames), [None] * len(frames), frames, range(len(frames)), [T0_MS] * len(frames))
     )

@@ -74,7 +74,7 @@ def _receivers() -> list[ReceiverStage]:
 def _payers() -> list[PayerStage]:
     stages = [PayerStage(partition, PARTITIONS, PACK, *RETRY) for partition in range(PARTITIONS)]
     for stage in stages:
-        stage.put_in_force(OTHER_PACK if stage.partition == 3 else PACK, Lists())
+        stage.in_force.put(OTHER_PACK if stage.partition == 3 else PACK, Lists())
     return stages
 
 

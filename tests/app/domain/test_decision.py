@@ -7,7 +7,6 @@ import json
 import zoneinfo
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,13 +14,10 @@ from hypothesis import strategies as st
 from app.domain.decision import (
     ACTIONS,
     Decision,
-    FeatureVectorError,
     Reason,
     Source,
     Versions,
     decode_decision,
-    decode_vector,
-    encode_vectors,
     hold_minutes,
 )
 
@@ -103,46 +99,3 @@ def test_brasilia_has_no_summer_time(moment: dt.datetime) -> None:
     moment = moment.replace(microsecond=0, tzinfo=dt.UTC)
     hour = moment.astimezone(zoneinfo.ZoneInfo("America/Sao_Paulo")).hour
     assert hold_minutes(int(moment.timestamp()) * 1000) == (30 if 6 <= hour < 20 else 60)
-
-
-@settings(max_examples=100)
-@given(st.integers(0, 4), st.integers(1, 80), st.integers(0, 2**32), st.text("0123456789abcdef", max_size=16))
-def test_vectors_come_back(rows: int, width: int, seed: int, fingerprint: str) -> None:
-    """Bit by bit, with the fingerprint of their catalog, one message a row."""
-    matrix = np.frombuffer(np.random.default_rng(seed).bytes(rows * width * 4), np.float32).reshape(rows, width)
-    messages = encode_vectors(matrix, fingerprint)
-    assert len(messages) == rows
-    for row, message in zip(matrix, messages, strict=True):
-        found, vector = decode_vector(message)
-        assert found == fingerprint
-        assert vector.tobytes() == row.tobytes()
-
-
-def test_a_slice_of_a_matrix_is_packed_as_it_reads() -> None:
-    """Strides and byte order of the array do not reach the message."""
-    matrix = np.arange(12, dtype=np.float32).reshape(3, 4)
-    assert encode_vectors(matrix[::2, 1:3], FINGERPRINT) == encode_vectors(
-        np.array([[1, 2], [9, 10]], np.float32), FINGERPRINT
-    )
-    assert encode_vectors(matrix.T.astype(">f4"), FINGERPRINT) == encode_vectors(matrix.T.copy(), FINGERPRINT)
-
-
-def test_every_cut_of_a_vector_is_an_error() -> None:
-    """So is a byte too many."""
-    (message,) = encode_vectors(np.ones((1, 3), np.float32), FINGERPRINT)
-    for wrong in (*(message[:length] for length in range(len(message))), message + b"\0"):
-        with pytest.raises(FeatureVectorError, match="pix-features: expected"):
-            decode_vector(wrong)
-
-
-@pytest.mark.parametrize("value", [b"", b"{}" * 20, b"PXGF" + bytes(30)])
-def test_what_is_no_vector_is_an_error(value: bytes) -> None:
-    """A frame of stage 1 is none either."""
-    with pytest.raises(FeatureVectorError, match="expected a vector that starts with"):
-        decode_vector(value)
-
-
-def test_a_damaged_fingerprint_can_be_read() -> None:
-    """Whoever compares it sees that it differs; decoding does not fail in another way."""
-    (message,) = encode_vectors(np.ones((1, 1), np.float32), FINGERPRINT)
-    assert decode_vector(message[:4] + b"\xff" + message[5:])[0] == "�" + FINGERPRINT[1:]
