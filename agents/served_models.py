@@ -68,11 +68,14 @@ class ServedModels(Service):
         self._connection = connection
         self._look = look
         self._poll_s = poll_s
+        self.is_ready = asyncio.Event()
+        """Set once the worker decides: until then its state has the models, and a registry's client takes seconds."""
         self._refused: set[tuple[str, int]] = set()
         self._is_registry_down = False
 
     @Service.task
     async def _poll_registry(self) -> None:
+        await self.is_ready.wait()
         while self._look is not None and not self.should_stop:
             for role in _ROLES:
                 await self._poll(self._look, role)

@@ -222,16 +222,19 @@ def bench(
         Literal["auto", "memory", "disk"],
         typer.Option(help="Where the broker keeps its log; auto: in memory if 20 GiB are free."),
     ] = "auto",
+    models: Annotated[bool, typer.Option(help="Measure the path with an online and a batch model, too.")] = True,
     page: Annotated[bool, typer.Option("--page", help="Write the figures into ops/performance.md.")] = False,
 ) -> None:
     """Measure the whole path on this machine, against stock Faust in the same run, and what each part costs.
 
     Starts a broker and workers of its own: full load on one core, recovery after kill -9, latency at fixed rates free
-    of coordinated omission. Takes about six minutes and 14 GB of memory or disk.
+    of coordinated omission, and both again with models in force. Takes about nine minutes and 18 GB of memory or disk.
     """
     from ops.bench import BenchPlan, run_bench
 
-    plan = BenchPlan(keys=keys, events=events, latency_s=seconds, stock_s=seconds, broker_log=broker_log)
+    plan = BenchPlan(
+        keys=keys, events=events, latency_s=seconds, stock_s=seconds, broker_log=broker_log, has_models=models
+    )
     run_bench(plan, out, jars_dir=jars_dir(), as_json=json, page=page)
 
 
@@ -302,6 +305,7 @@ def _known_errors() -> tuple[type[BaseException], ...]:
     from app.connection import ClusterConnectionError
     from app.settings import SettingsError
     from app.web.service import WebServiceError
+    from models.batch_model import BatchModelError
     from models.registry import RegistryError
     from models.rule_file import RulePackError
     from models.training_set import TrainingSetError
@@ -322,6 +326,7 @@ def _known_errors() -> tuple[type[BaseException], ...]:
         BrokerError,
         TopicError,
         RulePackError,
+        BatchModelError,
         RegistryError,
         TrainingSetError,
         WebServiceError,

@@ -10,11 +10,9 @@ import asyncio
 from functools import partial
 from typing import Any, Literal
 
-import faust
 import msgspec
 import structlog
 from faust.types import TP
-from mode import Worker as ModeWorker
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -28,6 +26,7 @@ from app.batching import BatchApp, packing, unpacking
 from app.clock import SYSTEM_CLOCK
 from app.connection import check_connection
 from app.domain.field_checks import TimeLimits
+from app.faust_running import Runner, faust_credentials
 from app.kafka_options import client_options
 from app.settings import Settings
 from app.web.security import Guard
@@ -134,7 +133,7 @@ def _faust_app(settings: Settings) -> LearnerApp:
     app = LearnerApp(
         f"{settings.app_id}-learner",
         broker=[f"kafka://{server.strip()}" for server in settings.broker.split(",")],
-        broker_credentials=_credentials(settings),
+        broker_credentials=faust_credentials(settings),
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 6,
         consumer_group_instance_id=name,
@@ -157,32 +156,6 @@ def _faust_app(settings: Settings) -> LearnerApp:
     return app
 
 
-def _credentials(settings: Settings) -> Any:  # noqa: ANN401 - one of Faust's credential types, or None
-    ssl_context = client_options(settings).get("ssl_context")
-    if settings.security_protocol.startswith("SASL"):
-        password = settings.sasl_password.get_secret_value() if settings.sasl_password else None
-        return faust.SASLCredentials(
-            username=settings.sasl_username,
-            password=password,
-            ssl_context=ssl_context,
-            mechanism=settings.sasl_mechanism,
-        )
-    return faust.SSLCredentials(ssl_context) if ssl_context is not None else None
-
-
-class _Runner(ModeWorker):
-    """Runs the services until a signal or a crash; a crash is re-raised, so that the process ends with an error."""
-
-    def __init__(self, app: LearnerApp, services: list[Any], loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(*services, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
-        self._app = app
-
-    async def on_start(self) -> None:
-        """Tell the app that it runs inside a worker, as Faust's own runner does."""
-        self._app.in_worker = True
-        await super().on_start()
-
-
 def run_learner(settings: Settings) -> None:
     """Run one learner until it is stopped; returns only by `SystemExit`."""
     # Faust makes its own folder, but not its parents.
@@ -194,6 +167,6 @@ def run_learner(settings: Settings) -> None:
     packing.warm_up()
     unpacking.warm_up()
     try:
-        _Runner(app, services, loop).execute_from_commandline()
+        Runner(app, services, loop).execute_from_commandline()
     finally:
         app.joined.close()

@@ -40,8 +40,10 @@ def train(
     simulate: Annotated[
         int | None, typer.Option(min=1000, help="Train on so many simulated payments, not on recorded ones.")
     ] = None,
+    days: Annotated[float, typer.Option(min=0.1, help="Over which simulated payments are spread.")] = 30.0,
+    fraud_share: Annotated[float, typer.Option(help="Of simulated payments.")] = 0.02,
     seed: Annotated[int, typer.Option(help="Same seed, same data: the same model.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="Trees, at most; fewer where more do not help.")] = 400,
+    rounds: Annotated[int, typer.Option(min=1, help="Trees, at most; fewer where more do not help.")] = 300,
     as_json: AsJson = False,
 ) -> None:
     """Train a batch model on recorded payments whose labels have matured, and register it as the challenger.
@@ -54,7 +56,9 @@ def train(
     from ops.train import train_and_report
 
     settings = settings_of(broker, data)
-    simulation = None if simulate is None else Simulation(seed=seed, payments=simulate)
+    simulation = None
+    if simulate is not None:
+        simulation = Simulation(seed=seed, payments=simulate, days=days, fraud_share=fraud_share)
     train_and_report(settings, out, simulation=simulation, seed=seed, rounds=rounds, as_json=as_json)
 
 

@@ -136,7 +136,15 @@ ONLINE_MODEL = Topic(
     value="OnlineModel",
     why="The online model's last snapshot, by which workers score, and the learner's checkpoint, written together.",
     partitions=1,
-    config=MappingProxyType({"cleanup.policy": "compact", "max.message.bytes": str(MAX_CHECKPOINT_BYTES)}),
+    config=MappingProxyType(
+        {
+            "cleanup.policy": "compact",
+            "max.message.bytes": str(MAX_CHECKPOINT_BYTES),
+            # Workers read it from its beginning, and only closed segments are compacted.
+            "segment.bytes": str(64 << 20),
+            "min.cleanable.dirty.ratio": "0.1",
+        }
+    ),
     internal=True,
 )
 LISTS = Topic(

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
 
-import faust
 import structlog
 from faust.types import TP
-from mode import Worker as ModeWorker
 
 from agents.controls import DEFAULT_RULES, Controls
 from agents.feedback import feedback_agents
@@ -36,6 +34,7 @@ from app.connection import check_connection
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
+from app.faust_running import Runner, faust_credentials
 from app.kafka_options import client_options
 from app.model_registry import registry_look
 from app.settings import Settings
@@ -66,6 +65,7 @@ class PixguardApp(BatchApp):
     receivers: ShardTable
     payers: ShardTable
     controls: Controls
+    served: ServedModels
     warm_up: Callable[[], None]
     phase: Literal["warming up", "joining", "recovering", "ready", "stopping"] = "warming up"
     compiler: threading.Thread | None = None
@@ -119,6 +119,7 @@ class PixguardApp(BatchApp):
         for tp in sources:
             await self.controls.resume(self.payers.shards.shard(tp.partition), ends.get(tp) or 0)
         self.phase = "ready"
+        self.served.is_ready.set()
         log.info("ready", partitions=sorted(tp.partition for tp in sources))
 
 
@@ -132,6 +133,12 @@ class Node:
     controls: Controls
     view: LiveView
     web: WebService | None
+
+    @property
+    def services(self) -> list[Any]:
+        """In the order in which they start."""
+        parts = (self.web, self.served, self.controls, self.outbox, self.app)
+        return [service for service in parts if service is not None]
 
 
 def build_node(settings: Settings) -> Node:
@@ -181,7 +188,7 @@ def build_node(settings: Settings) -> Node:
     )
     for table in (app.receivers, app.payers):
         app.tables.add(table)
-    app.controls = controls
+    app.controls, app.served = controls, served
     app.warm_up = partial(_warm_up, decoder, controls.pack)
     outbox = Outbox(app, SYSTEM_CLOCK, confirm_membership=app.confirm_membership)
     view = LiveView(settings, app, hash_key)
@@ -203,7 +210,7 @@ def _faust_app(settings: Settings) -> PixguardApp:
     app = PixguardApp(
         settings.app_id,
         broker=[f"kafka://{server.strip()}" for server in settings.broker.split(",")],
-        broker_credentials=_credentials(settings),
+        broker_credentials=faust_credentials(settings),
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 6,
         # Static membership: a worker that comes back under its name within the session gets its partitions back.
@@ -231,34 +238,6 @@ def _faust_app(settings: Settings) -> PixguardApp:
     return app
 
 
-def _credentials(settings: Settings) -> Any:  # noqa: ANN401 - one of Faust's credential types, or None
-    ssl_context = client_options(settings).get("ssl_context")
-    if settings.security_protocol.startswith("SASL"):
-        password = settings.sasl_password.get_secret_value() if settings.sasl_password else None
-        return faust.SASLCredentials(
-            username=settings.sasl_username,
-            password=password,
-            ssl_context=ssl_context,
-            mechanism=settings.sasl_mechanism,
-        )
-    return faust.SSLCredentials(ssl_context) if ssl_context is not None else None
-
-
-class _Runner(ModeWorker):
-    """Runs the services until a signal or a crash; a crash is re-raised, so that the process ends with an error."""
-
-    def __init__(self, node: Node, loop: asyncio.AbstractEventLoop) -> None:
-        parts = (node.web, node.served, node.controls, node.outbox, node.app)
-        services = [service for service in parts if service is not None]
-        super().__init__(*services, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
-        self._app = node.app
-
-    async def on_start(self) -> None:
-        """Tell the app that it runs inside a worker, as Faust's own runner does."""
-        self._app.in_worker = True
-        await super().on_start()
-
-
 def _warm_up(decoder: TransactionDecoder, pack: RulePack) -> None:
     packing.warm_up()
     unpacking.warm_up()
@@ -284,7 +263,7 @@ def run_worker(settings: Settings) -> None:
     node = build_node(settings)
     loop.run_until_complete(check_connection(settings))
     try:
-        _Runner(node, loop).execute_from_commandline()
+        Runner(node.app, node.services, loop).execute_from_commandline()
     except SystemExit as stop:
         if node.app.compiler is not None and node.app.compiler.is_alive():
             # Stopped while it warmed up: nothing is owned yet, everything else is closed, and a compiler can be neither

@@ -78,7 +78,8 @@ def cheapest_actions(
     actions = np.empty(len(probabilities), np.uint8)
     _choose(
         probabilities,
-        amounts_centavos,
+        # A column of a message's rows is strided, and may be read-only: Numba would compile for each.
+        amounts_centavos.astype(np.int64),
         costs.loss_share,
         costs.hold_catches,
         costs.hold_friction_centavos,

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from models.batch_model import BatchModel
 from models.explaining import model_reasons
+from models.forest import Forest
 from models.online_snapshot import OnlineSnapshot
 from tables.catalog import CATALOG
 
-__all__ = ["MOST_REASONS", "NO_MODELS", "SCORES_DTYPE", "Models", "no_scores"]
+__all__ = ["MOST_REASONS", "NO_MODELS", "SCORES_DTYPE", "Models", "no_scores", "warm_up_models"]
 
 SCORES_DTYPE = np.dtype([(name, "f4") for name in ("score", "rules", "online", "batch", "challenger")])
 """What the parts say of a payment, probabilities in [0, 1]; NaN where there is no such part. `score` is what the models
@@ -184,6 +185,24 @@ _snapshot = lru_cache(maxsize=8)(OnlineSnapshot.from_bytes)
 
 NO_MODELS = Models()
 """Before anything is trained: the rules decide alone."""
+
+
+def warm_up_models() -> None:
+    """Compile what any model may need: Numba does it at the first call, and for each size of trees anew."""
+    for leaves in (16, 32, 64, 65):
+        inner = np.arange(2 * leaves - 1) % 2 == 0
+        inner[-1] = False
+        children = np.arange(2 * leaves - 1, dtype=np.int32)
+        Forest(
+            feature=np.where(inner, 0, -1).astype(np.int32),
+            threshold=children.astype(np.float64),
+            left=np.where(inner, children + 1, -1).astype(np.int32),
+            right=np.where(inner, children + 2, -1).astype(np.int32),
+            missing_left=inner,
+            value=np.zeros(len(inner)),
+            cover=np.arange(len(inner), 0.0, -1.0),
+            roots=np.zeros(1, np.int32),
+        ).warm()
 
 
 def _log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -108,7 +108,7 @@ class OnlineLearner:
         candidate: str = DEFAULT,
         window: int = 20_000,
         review_labels: int = 1_000,
-        negatives_per_positive: float = 20.0,
+        negatives_per_positive: float = 10.0,
     ) -> None:
         if candidate not in CANDIDATES:
             raise ValueError(f"online model: expected one of {', '.join(CANDIDATES)}, got {candidate!r}")

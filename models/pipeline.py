@@ -16,6 +16,7 @@ from app.domain.records import Stretch
 from app.domain.rejection import Rejection
 from app.domain.transaction import TransactionDecoder
 from app.topics import ENRICHED
+from models.ensemble import warm_up_models
 from models.payer_stage import PayerOutput, PayerStage, decide
 from models.receiver_stage import ReceiverOutput, ReceiverStage, receive
 from models.rules import RulePack
@@ -60,6 +61,7 @@ def warm_up(decoder: TransactionDecoder, pack: RulePack) -> None:
     Numba compiles at the first call: half a minute without its cache, during which a worker would hold its partitions
     and decide nothing. So it is done before a worker joins its group.
     """
+    warm_up_models()
     first, second = (Pipeline(1, decoder, pack) for _ in range(2))
     # One and several: a column of a single row counts as contiguous, and Numba compiles for each kind of array.
     first.push([Message(b"2", _SPECIMEN, -1)])

@@ -19,7 +19,7 @@ from models.batch_model import BatchModel
 from models.calibration import CalibrationError, fit_calibration
 from models.constraints import monotone_constraints
 from models.forest_lightgbm import forest_from_lightgbm
-from models.training_set import TrainingSet
+from models.training_set import TrainingSet, TrainingSetError
 from tables.catalog import CATALOG
 from tables.layout import HOUR_MS
 
@@ -29,7 +29,7 @@ _LEAST_FRAUDS = 5
 """In each part of a training run: with fewer, nothing that is measured means anything."""
 
 
-class TrainingError(ValueError):
+class TrainingError(TrainingSetError):
     """A training set that cannot be trained on as asked; the message says what it lacks."""
 
 

@@ -22,30 +22,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.model_registry import open_registry
 from app.settings import Settings
 from models.assessment import ALERT_SHARES, share_name
 from models.batch_model import BatchModel
 from models.gates import Gate, judge_challenger
-from models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry, RegistryError, local_registry
+from models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry, RegistryError
 from models.training import TrainedModel, TrainingPlan, train
 from models.training_set import TrainingSet
 from ops.plots import training_figures
 from ops.recorded import Simulation, recorded_set, simulated_set
 from tables.layout import HOUR_MS
 
-__all__ = ["open_registry", "promote_and_report", "roll_back_and_report", "show_models", "train_and_report"]
+__all__ = ["promote_and_report", "roll_back_and_report", "show_models", "train_and_report"]
 
 _HERE = Path(__file__).parent
 _LOCK = _HERE / "requirements" / "dev.lock"
 _PACKAGES = ("pixguard", "lightgbm", "numpy", "mlflow", "scikit-learn", "numba")
 _TEST_ROWS_MOST = 60_000
 """Rows that are kept with a version: enough to judge others on, without keeping the whole recording."""
-
-
-def open_registry(settings: Settings) -> Registry:
-    """Return the registry: a server's where a setting or MLflow's own variable names one, else the data folder's."""
-    uri = settings.registry_uri()
-    return Registry(uri) if uri else local_registry(settings.data_dir)
 
 
 # -- train

@@ -1,8 +1,9 @@
 """`pixguard bench`: the whole path and its parts, measured on this machine in one run.
 
 Full load first: a backlog over a million keys, the worker pinned on one core, the broker on another. Then the same
-worker is killed and has to recover; then payments are offered at fixed rates and their latency is taken. Then stock
-Faust does the same job on the same broker. What each part of the path costs is measured last, without Kafka.
+worker is killed and has to recover; then payments are offered at fixed rates and their latency is taken. Then an online
+and a batch model are put in force, and latency and full load are measured again. Then stock Faust does the same job on
+the same broker, by rules alone. What each part of the path costs is measured last, without Kafka.
 """
 
 from __future__ import annotations
@@ -14,28 +15,33 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from aiokafka import AIOKafkaConsumer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from agents.controls import DEFAULT_RULES, read_pack
+from app.topics import DECISIONS
 from ops.bench.broker_log import BrokerLog, compact, log_folder
 from ops.bench.costs import measure_costs
 from ops.bench.latency import measure_latency
 from ops.bench.load import Load
 from ops.bench.recovery import measure_recovery
-from ops.bench.report import Figures, write_page
-from ops.bench.stand import BenchError, Stand, on_cores, preload
+from ops.bench.report import Figures, WithModels, write_page
+from ops.bench.stand import BenchError, Stand, Worker, ends, on_cores, preload
 from ops.bench.stock_measure import StockResult, measure_stock
-from ops.bench.throughput import drain
+from ops.bench.throughput import Throughput, drain
 
 __all__ = ["BenchError", "BenchPlan", "run_bench"]
 
 _HOUR_MS = 3_600_000
 _WARM_UPS = 2
 """How much longer than a measurement: the broker compiles its code meanwhile, on the core that it has."""
+
+_MODELS_RATE = 10_000
+"""At which latency is measured with models at most, payments per second."""
 
 _STOCK_BACKLOG_PER_S = 4000
 """More than stock Faust does in a second, so that its backlog never ends before its time."""
@@ -59,6 +65,8 @@ class BenchPlan:
         Of every keyed topic: two a worker, so twenty for the ten replicas that the national load may take.
     broker_log
         Where the broker keeps its log.
+    has_models
+        Whether the path is measured with models in force, too.
     """
 
     keys: int = 1_000_000
@@ -68,6 +76,7 @@ class BenchPlan:
     stock_s: float = 20.0
     partitions: int = 2
     broker_log: BrokerLog = "auto"
+    has_models: bool = True
 
 
 def run_bench(plan: BenchPlan, out: Console, *, jars_dir: Path, as_json: bool, page: bool) -> None:
@@ -131,7 +140,7 @@ def _progress() -> Progress:
 async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Path, progress: Progress) -> Figures:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     worker_cores, broker_cores = ({cores[0]}, set(cores[1:])) if len(cores) > 1 else (None, None)
-    steps = _Steps(progress, 8 + 2 * len(plan.rates))
+    steps = _Steps(progress, 8 + 2 * len(plan.rates) + 6 * plan.has_models)
     stand = Stand(
         folder,
         jars_dir,
@@ -161,6 +170,9 @@ async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Pa
                     await compact(stand)
                 with steps.step(f"Latency at {rate:,}/s"):
                     latencies.append(await measure_latency(stand, load, rate, plan.latency_s))
+            with_models = await _latency_with_models(stand, load, worker, plan, steps) if plan.has_models else None
+        if with_models is not None:
+            with_models = replace(with_models, throughput=await _drain_again(stand, load, plan, steps))
         with steps.step("The same job in stock Faust"):
             windowed, packed = await asyncio.to_thread(_stock, stand, load, plan, cores)
     with steps.step("The parts of the path"):
@@ -179,7 +191,37 @@ async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Pa
         costs,
         is_log_in_memory=in_memory,
         compaction_us=compaction_cpu_s / total * 1e6,
+        with_models=with_models,
     )
+
+
+async def _latency_with_models(stand: Stand, load: Load, worker: Worker, plan: BenchPlan, steps: _Steps) -> WithModels:
+    """Put models in force in a running worker, and measure what a payment waits for then."""
+    with steps.step("Training models"):
+        from ops.bench.models import put_in_force, train_models  # noqa: PLC0415 - libraries of the extra `learn`
+
+        models = await asyncio.to_thread(train_models)
+    rate = min(_MODELS_RATE, max(plan.rates))
+    with steps.step("Putting models in force"):
+        await put_in_force(stand, worker, models)
+        await measure_latency(stand, load, rate, plan.latency_s / 2)
+        await compact(stand)
+    with steps.step(f"Latency at {rate:,}/s with models"):
+        return WithModels(await measure_latency(stand, load, rate, plan.latency_s), None)
+
+
+async def _drain_again(stand: Stand, load: Load, plan: BenchPlan, steps: _Steps) -> Throughput:
+    """Measure full load in a worker that finds the models in its state."""
+    now_ms = int(time.time() * 1000)
+    async with AIOKafkaConsumer(**stand.connection, group_id=None) as consumer:
+        done = await ends(consumer, DECISIONS.name, plan.partitions)
+    with steps.step("Preloading another backlog", plan.events) as show:
+        count = await preload(stand.connection, load.traffic(plan.events, now_ms - _HOUR_MS, now_ms), show)
+    with stand.worker() as worker, steps.step("Draining it with models", done + count) as show:
+        throughput = await drain(stand, worker, first=done + count // 4, total=done + count, progress=show)
+    with steps.step("Compacting the changelogs"):
+        await compact(stand)
+    return throughput
 
 
 async def _preload(stand: Stand, load: Load, plan: BenchPlan, steps: _Steps) -> int:

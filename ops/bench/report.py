@@ -16,7 +16,7 @@ from ops.bench.latency import Latency
 from ops.bench.stock_measure import StockResult
 from ops.bench.throughput import Throughput
 
-__all__ = ["PAGE", "Figures", "page_with", "write_page"]
+__all__ = ["PAGE", "Figures", "WithModels", "page_with", "write_page"]
 
 PAGE = Path(__file__).resolve().parent.parent / "performance.md"
 """The page beside the packages."""
@@ -25,6 +25,22 @@ BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 _KERNEL = ("kernel",)
 _ENCODE = ("encode decisions", "encode features", "encode frames")
+
+
+@dataclass(frozen=True, slots=True)
+class WithModels:
+    """The whole path with an online and a batch model in force.
+
+    Parameters
+    ----------
+    latency
+        At one offered load.
+    throughput
+        Of a backlog; None until it is measured.
+    """
+
+    latency: Latency
+    throughput: Throughput | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,8 @@ class Figures:
         Whether the broker's log was in memory, not on disk.
     compaction_us
         Processor time per payment of the backlog that the broker's compaction takes: while nothing else is measured.
+    with_models
+        The path with models; None where it was not measured.
     """
 
     keys: int
@@ -62,6 +80,7 @@ class Figures:
     costs: Costs
     is_log_in_memory: bool
     compaction_us: float
+    with_models: WithModels | None = None
 
     def as_json(self) -> dict[str, float]:
         """Return the figures by name; times in the unit that ends the name."""
@@ -91,6 +110,12 @@ class Figures:
             figures[f"p50_ms_{rate}"] = latency.p50_ms
             figures[f"p99_ms_{rate}"] = latency.p99_ms
             figures[f"p999_ms_{rate}"] = latency.p999_ms
+        if self.with_models is not None and self.with_models.throughput is not None:
+            figures["events_per_core_s_models"] = self.with_models.throughput.events_per_s
+            figures["worker_cpu_us_models"] = self.with_models.throughput.cpu_us
+            rate = _short(self.with_models.latency.rate_per_s)
+            for name in ("p50_ms", "p99_ms", "p999_ms"):
+                figures[f"{name}_{rate}_models"] = getattr(self.with_models.latency, name)
         return {name: round(value, 3) for name, value in figures.items()}
 
     def tables(self) -> Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
@@ -99,6 +124,7 @@ class Figures:
         ours = self.throughput
         speed = [
             ("pixguard", f"{ours.events_per_s:,.0f}", f"{ours.cpu_us:,.1f}", "1"),
+            *self._speed_with_models(),
             *(
                 (
                     f"stock Faust, {name}",
@@ -109,12 +135,15 @@ class Figures:
                 for name, one in (("windowed tables", windowed), ("one packed row per key", packed))
             ),
         ]
+        offered = [(f"{one.rate_per_s:,}/s", one) for one in self.latencies]
+        if self.with_models is not None:
+            offered.append((f"{self.with_models.latency.rate_per_s:,}/s with models", self.with_models.latency))
         latency = [
             (
-                f"{one.rate_per_s:,}/s",
+                name,
                 *(f"{value:,.1f}" for value in (one.p50_ms, one.p99_ms, one.p999_ms, one.max_ms, one.sender_p99_ms)),
             )
-            for one in self.latencies
+            for name, one in offered
         ]
         total = self.costs.total_us
         parts = [
@@ -138,6 +167,14 @@ class Figures:
             ("Where each microsecond goes", ("part", "CPU us per payment", "share"), parts),
             ("State", ("", ""), state),
         ]
+
+    def _speed_with_models(self) -> list[tuple[str, ...]]:
+        if self.with_models is None or self.with_models.throughput is None:
+            return []
+        found = self.with_models.throughput
+        share = found.events_per_s / self.throughput.events_per_s
+        name = "pixguard, both models in force"
+        return [(name, f"{found.events_per_s:,.0f}", f"{found.cpu_us:,.1f}", f"{share:.2f}")]
 
     def show(self, out: Console) -> None:
         """Print the tables."""

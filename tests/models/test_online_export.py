@@ -224,3 +224,35 @@ def test_a_splitters_clone_is_empty() -> None:
     assert (clone.n_splits, clone.cond_proba(1.0, 0)) == (4, 0.0)
     criterion = InfoGainSplitCriterion(0.01)
     assert clone.best_evaluated_split_suggestion(criterion, {0: 1.0}, 0, binary_only=True).feature is None
+
+
+@pytest.mark.parametrize("name", ["hoeffding", "adaptive", "arf"])
+def test_a_leaf_is_split_by_evidence_only(name: str) -> None:
+    """Rows of one class explain no fraud of before: a leaf born with frauds waits for some of its own, and goes on."""
+    model = CANDIDATES[name].build(17)
+    _teach(model, 18, 1)
+    tree_ = model[0] if name == "arf" else model
+    rng = np.random.default_rng(19)
+    _as_born(tree_)
+    for row in rng.normal(size=(600, FEATURES)).tolist():
+        tree_.learn_one(dict(enumerate(row)), 0)
+    assert tree_.n_leaves == 1
+    assert tree_._root.is_active()
+    for row in rng.normal(size=(600, FEATURES)).tolist():
+        tree_.learn_one({**dict(enumerate(row)), **dict.fromkeys(range(FEATURES), row[0] - 9.0)}, 1)
+    assert tree_.n_leaves > 1
+    # River's own would have split at once.
+    stock = tree.HoeffdingTreeClassifier(
+        leaf_prediction="mc", grace_period=100, max_share_to_split=0.9999, tau=0.1, delta=1e-3
+    )
+    stock.learn_one(dict.fromkeys(range(FEATURES), 0.0), 0)
+    _as_born(stock)
+    for row in rng.normal(size=(600, FEATURES)).tolist():
+        stock.learn_one(dict(enumerate(row)), 0)
+    assert stock.n_leaves > 1
+
+
+def _as_born(model: Any) -> None:  # noqa: ANN401
+    """Make a tree a leaf that has inherited as many frauds as honest payments, and seen none itself."""
+    model._root = model._new_leaf({0: 50.0, 1: 50.0})
+    model._n_active_leaves = 1

@@ -54,6 +54,34 @@ print([name for name in names if not getattr(kernel, name).signatures])
     assert _told_when_warm(program) == "[]"
 
 
+def test_a_model_compiles_nothing() -> None:
+    """Whatever the size of its trees: compiling would hold the loop for seconds when the first model comes."""
+    program = """
+import numpy as np
+from models.calibration import Calibration
+from models.batch_model import BatchModel
+from models.ensemble import Models
+from models.receiver_stage import FEATURES_VERSION
+from tests.models.forests import random_forest
+def compiled():
+    found = [one for module in list(sys.modules.values()) for one in list(vars(module).values())
+             if isinstance(one, Dispatcher) and one.__module__.split(".")[0] in ("app", "models", "tables")]
+    return {one.__module__ + "." + one.__name__: len(one.signatures) for one in found}
+before = compiled()
+rng = np.random.default_rng(1)
+for leaves in (2, 10, 20, 40, 100):
+    forest = random_forest(rng, trees=3, leaves=leaves)
+    model = BatchModel(1, "m", FEATURES_VERSION, forest, Calibration(), 0)
+    for rows in (1, 3, 5, 200):
+        Models(champion=model).scores(np.zeros((rows, len(CATALOG)), np.float32), np.ones(rows, np.uint64),
+                                      np.ones(rows, bool))
+    Models(champion=model).reasons(np.zeros((2, len(CATALOG)), np.float32))
+late = {name for name, count in compiled().items() if count != before.get(name)}
+print(late)
+"""
+    assert _told_when_warm(program) == "set()"
+
+
 def test_a_step_over_several_partitions_compiles_nothing() -> None:
     """Numba compiles for each kind of array: what joins columns may make others than a single batch has."""
     program = """

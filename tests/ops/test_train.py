@@ -14,8 +14,8 @@ from app.settings import Settings, load_settings
 from models.batch_model import BatchModel
 from models.registry import CHALLENGER, CHAMPION, RegistryError
 from ops.recorded import Simulation
+from app.model_registry import open_registry
 from ops.train import (
-    open_registry,
     promote_and_report,
     roll_back_and_report,
     show_models,

@@ -1,0 +1,52 @@
+"""What every process on Faust needs to start: credentials in Faust's form, and a runner that ends with a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import faust
+from mode import Worker as ModeWorker
+
+from app.kafka_options import client_options
+from app.settings import Settings
+
+__all__ = ["Runner", "faust_credentials"]
+
+
+def faust_credentials(settings: Settings) -> Any:  # noqa: ANN401 - one of Faust's credential types, or None
+    """Return how the broker is to be spoken to, as Faust wants it."""
+    ssl_context = client_options(settings).get("ssl_context")
+    if settings.security_protocol.startswith("SASL"):
+        password = settings.sasl_password.get_secret_value() if settings.sasl_password else None
+        return faust.SASLCredentials(
+            username=settings.sasl_username,
+            password=password,
+            ssl_context=ssl_context,
+            mechanism=settings.sasl_mechanism,
+        )
+    return faust.SSLCredentials(ssl_context) if ssl_context is not None else None
+
+
+class Runner(ModeWorker):
+    """Runs services until a signal or a crash; a crash is re-raised, so that the process ends with an error.
+
+    Parameters
+    ----------
+    app
+        The Faust app among the services.
+    services
+        In the order in which they start.
+    loop
+        That they run in.
+    """
+
+    def __init__(self, app: faust.App, services: Sequence[Any], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(*services, quiet=True, override_logging=False, redirect_stdouts=False, loop=loop)
+        self._app = app
+
+    async def on_start(self) -> None:
+        """Tell the app that it runs inside a worker, as Faust's own runner does."""
+        self._app.in_worker = True
+        await super().on_start()

@@ -1,0 +1,279 @@
+"""One look at a stretch of the stream: what it looks like against the training window, and how good its scores are.
+
+`pixguard drift` and the learner's process take the same look, each at payments that it has read itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.labelled import Labelled
+from app.domain.vectors import Vectors
+from models.batch_model import BatchModel
+from models.drift import LEAST_ROWS, Bars, Drift, Finding, compare
+from models.drift_reference import DriftError, Reference, Sample
+from models.evaluation import Interval
+from models.performance import CalibrationGap, calibration_gap, expected_performance, realised_performance
+from models.training_set import TrainingSet
+from tables.catalog import CATALOG
+
+__all__ = [
+    "FAMILY_OF",
+    "MATURED_DTYPE",
+    "SCORES",
+    "DelayTold",
+    "Look",
+    "look",
+    "matured_rows",
+    "reference_of",
+]
+
+SCORES = ("score", "batch", "online", "rules")
+"""Scores, the one that decisions quote first; rules' scores are no probabilities."""
+
+MATURED_DTYPE = np.dtype([("known_at", "i8"), ("label", "i1"), ("weight", "f8"), *((name, "f4") for name in SCORES)])
+"""A label that has matured, with what its payment was scored; NaN where there was no such score."""
+
+FAMILY_OF = {entry.name: entry.family.value for entry in CATALOG.entries} | dict.fromkeys(SCORES, "scores")
+"""By feature or score, what it belongs to."""
+
+_LEAST_FRAUDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DelayTold:
+    """How long it took until changes of labels were known, from the payments' events on.
+
+    Parameters
+    ----------
+    count
+        Of the changes.
+    median_s, p90_s
+        Half of them, and nine in ten, came sooner; NaN where there were none.
+    """
+
+    count: int = 0
+    median_s: float = math.nan
+    p90_s: float = math.nan
+
+    @classmethod
+    def of(cls, delays_ms: Sequence[int] | NDArray[Any]) -> DelayTold:
+        """Tell of delays in milliseconds."""
+        if not len(delays_ms):
+            return cls()
+        median, late = np.quantile(np.asarray(delays_ms, np.float64) / 1000.0, (0.5, 0.9))
+        return cls(len(delays_ms), float(median), float(late))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look has found.
+
+    Parameters
+    ----------
+    drift
+        Of features and scores, scores by their names in `SCORES`.
+    rows, begin, until
+        Payments in the window, and its extent in event time, epoch ms.
+    estimates
+        By score: what it will turn out to be worth; see `models.performance.expected_performance`.
+    matured, frauds
+        Labels that have matured in the window, and how many of them were frauds.
+    realised, gaps
+        By score: what it was worth on them, and whether its probabilities held.
+    delay
+        Of changes of labels.
+    """
+
+    drift: Drift
+    rows: int
+    begin: int
+    until: int
+    estimates: dict[str, dict[str, Interval]]
+    matured: int
+    frauds: int
+    realised: dict[str, dict[str, Interval]]
+    gaps: dict[str, CalibrationGap]
+    delay: DelayTold
+
+    def worst(self) -> dict[str, float]:
+        """Return the greatest PSI of each family of features, and of each score by its name."""
+        found: dict[str, float] = {}
+        for each in self.drift.findings:
+            name = each.name if each.name in SCORES else FAMILY_OF.get(each.name, "unknown")
+            if not math.isnan(each.psi):
+                found[name] = max(found.get(name, 0.0), each.psi)
+        return found
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as plain values, None for what is not known."""
+        return {
+            "alarm_rate": self.drift.alarm_rate,
+            "drifted": [each.name for each in self.drift.alarms],
+            "window": {"rows": self.rows, "from": self.begin, "until": self.until},
+            "findings": [_plain(each) for each in self.drift.findings],
+            "estimated": _intervals(self.estimates),
+            "matured": {"labels": self.matured, "frauds": self.frauds},
+            "realised": _intervals(self.realised),
+            "calibration": {name: {**gap._asdict(), "holds": gap.holds} for name, gap in self.gaps.items()},
+            "label_delay": {
+                "changes": self.delay.count,
+                "median_s": _number(self.delay.median_s),
+                "p90_s": _number(self.delay.p90_s),
+            },
+        }
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    numbers = {name: _number(value) for name, value in finding._asdict().items() if name != "name"}
+    family = FAMILY_OF.get(finding.name, "unknown")
+    return {"name": finding.name, "family": family, "verdict": finding.verdict, **numbers}
+
+
+def _intervals(found: dict[str, dict[str, Interval]]) -> dict[str, Any]:
+    return {
+        score: {metric: {key: _number(value) for key, value in each._asdict().items()} for metric, each in told.items()}
+        for score, told in found.items()
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+# -- the training window
+
+
+def reference_of(test: TrainingSet, model: BatchModel, train: TrainingSet | None = None) -> Reference:
+    """Describe what a model was trained and judged on.
+
+    Parameters
+    ----------
+    test
+        What it was judged on: of these rows are the scores, for a model is surer of what it has learned from.
+    model
+        The batch model. Its own probabilities are what `batch` is compared with, and `score` too: what the online
+        model has earned in the blend since then shows as a change of `score`.
+    train
+        What it learned from, whose features are described; None where that is not at hand: the test rows'.
+
+    Raises
+    ------
+    DriftError
+        Without rows.
+    """
+    rows = test if train is None else train
+    chances = model.probabilities(test.vectors).astype(np.float32)
+    columns = {"score": chances, "batch": chances, "online": test.online_scores, "rules": test.rules_scores}
+    told = {name: values for name, values in columns.items() if not np.isnan(values).all()}
+    scores = np.column_stack(list(told.values())) if told else np.empty((len(test), 0), np.float32)
+    return Reference.of(
+        rows.fingerprint,
+        [
+            Sample(rows.names, rows.vectors, rows.event_time, rows.weights),
+            Sample(tuple(told), scores, test.event_time, test.weights),
+        ],
+    )
+
+
+# -- now
+
+
+def matured_rows(messages: Iterable[Labelled]) -> NDArray[np.void]:
+    """Return the labels that have matured among messages; `MATURED_DTYPE`."""
+    rows = [
+        (each.known_at, each.label, each.weight, each.score, each.batch_score, each.online_score, each.rules_score)
+        for each in messages
+        if each.kind == "MATURED" and each.label is not None
+    ]
+    found = np.zeros(len(rows), MATURED_DTYPE)
+    for name, column in zip(MATURED_DTYPE.names or (), zip(*rows, strict=True), strict=False):
+        found[name] = [math.nan if value is None else value for value in column]
+    return found
+
+
+def look(
+    reference: Reference,
+    vectors: Vectors,
+    matured: NDArray[np.void],
+    delays_ms: Sequence[int] | NDArray[Any],
+    *,
+    version: int = 0,
+    bars: Bars | None = None,
+    seed: int = 1,
+    resamples: int = 200,
+) -> Look:
+    """Take a look.
+
+    Parameters
+    ----------
+    reference
+        The champion's training window.
+    vectors
+        Payments as they came, of the reference's catalog.
+    matured
+        `MATURED_DTYPE`.
+    delays_ms
+        Of the changes of labels.
+    version
+        The champion's: scores that another one took part in are no matter of its window. 0: all count.
+    bars
+        What an alarm must pass.
+    seed, resamples
+        Of intervals; with 0 `resamples`, what was realised has none.
+
+    Raises
+    ------
+    DriftError
+        For vectors of another catalog than the reference's.
+    """
+    scored = vectors.rows["scored"]
+    rows, matrix = vectors.rows[scored], vectors.matrix[scored]
+    if len(rows) and vectors.fingerprint != reference.fingerprint:
+        raise DriftError(
+            f"drift: expected payments of the model's feature set {reference.fingerprint}, got {vectors.fingerprint}: "
+            "train a model with this version of pixguard, or name one by --reference that was"
+        )
+    times = rows["event_time"].astype(np.int64)
+    ours = rows["batch_version"] == version if version else np.ones(len(rows), np.bool_)
+    samples = [
+        Sample(CATALOG.names, matrix, times),
+        Sample(("score", "batch"), _columns(rows[ours], ("score", "batch_score")), times[ours]),
+        Sample(("online", "rules"), _columns(rows, ("online_score", "rules_score")), times),
+    ]
+    estimates, realised, gaps = {}, {}, {}
+    for name in SCORES:
+        chances = rows["score" if name == "score" else f"{name}_score"]
+        chances = chances[~np.isnan(chances)]
+        if name != "rules" and len(chances) >= LEAST_ROWS:
+            estimates[name] = expected_performance(chances, seed=seed)
+        told = matured[~np.isnan(matured[name])]
+        if len(told) >= LEAST_ROWS and int((told["label"] == 1).sum()) >= _LEAST_FRAUDS:
+            labels, scores, weights = told["label"] == 1, told[name], told["weight"]
+            realised[name] = realised_performance(
+                labels, scores, weights, probabilities=name != "rules", seed=seed, resamples=resamples
+            )
+            if name != "rules":
+                gaps[name] = calibration_gap(labels, scores, weights)
+    return Look(
+        compare(reference, samples, bars),
+        len(rows),
+        int(times.min()) if len(times) else 0,
+        int(times.max()) + 1 if len(times) else 0,
+        estimates,
+        len(matured),
+        int((matured["label"] == 1).sum()),
+        realised,
+        gaps,
+        DelayTold.of(delays_ms),
+    )
+
+
+def _columns(rows: NDArray[np.void], names: Sequence[str]) -> NDArray[np.float32]:
+    return np.column_stack([rows[name] for name in names]).astype(np.float32)
