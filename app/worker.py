@@ -42,6 +42,7 @@ from app.topics import ENRICHED, PAYERS_TABLE, RECEIVERS_TABLE
 from app.web.api import create_app
 from app.web.service import WebService
 from app.worker_view import LiveView
+from models.explaining import reason_texts
 from models.payer_stage import PayerStage
 from models.pipeline import warm_up
 from models.receiver_stage import ReceiverStage
@@ -195,9 +196,10 @@ def build_node(settings: Settings) -> Node:
     receivers_agent(app, app.receivers.shards, outbox, view.watch_received)
     payers_agent(app, app.payers.shards, outbox, controls, view.watch_decided)
     feedback_agents(app, app.receivers.shards, outbox, settings.partitions, hash_key, limits)
+    rows = CATALOG.rows()
     pages = create_app(
         view,
-        features=CATALOG.rows(),
+        features=[{**row, **dict(zip(("text", "text_pt"), reason_texts(row["name"]), strict=True))} for row in rows],
         rules=lambda: controls.pack,
         asyncapi=render_asyncapi(settings.app_id),
         web_host=settings.web_host,

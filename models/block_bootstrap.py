@@ -68,9 +68,7 @@ class Draws:
 
 def mean_draws(several: Sequence[Draws]) -> Draws:
     """Return the mean over independent streams: of estimates, and of draws one by one."""
-    return Draws(
-        float(np.mean([each.estimate for each in several])), np.mean([each.drawn for each in several], axis=0)
-    )
+    return Draws(float(np.mean([each.estimate for each in several])), np.mean([each.drawn for each in several], axis=0))
 
 
 class Ranked:
@@ -116,9 +114,7 @@ class Ranked:
         """Return all metrics where each row is there so many times (shape (n,), in the rows' own order)."""
         mass = self._weights * np.asarray(copies, np.float64)[self._order]
         frauds = mass * self._frauds
-        alerts, caught, money = (
-            np.cumsum(column)[self._ends] for column in (mass, frauds, frauds * self._amounts)
-        )
+        alerts, caught, money = (np.cumsum(column)[self._ends] for column in (mass, frauds, frauds * self._amounts))
         precision = np.divide(caught, alerts, out=np.zeros(len(alerts)), where=alerts > 0)
         found = {"average_precision": _ratio(float(precision @ np.diff(caught, prepend=0.0)), caught[-1])}
         steps = np.concatenate(([0.0], alerts))

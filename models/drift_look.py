@@ -22,6 +22,7 @@ from models.evaluation import Interval
 from models.performance import CalibrationGap, calibration_gap, expected_performance, realised_performance
 from models.training_set import TrainingSet
 from tables.catalog import CATALOG
+from tables.layout import DAY_MS
 
 __all__ = [
     "FAMILY_OF",
@@ -44,6 +45,9 @@ FAMILY_OF = {entry.name: entry.family.value for entry in CATALOG.entries} | dict
 """By feature or score, what it belongs to."""
 
 _LEAST_FRAUDS = 5
+_TURNS_MS = {"hour_of_day_sin": DAY_MS, "hour_of_day_cos": DAY_MS, "night": DAY_MS, "weekday_number": 7 * DAY_MS,
+             "month_day": 31 * DAY_MS}  # fmt: skip
+"""What the calendar alone says tells of the payments only once a window holds a whole turn of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,7 @@ def look(
     times = rows["event_time"].astype(np.int64)
     ours = rows["batch_version"] == version if version else np.ones(len(rows), np.bool_)
     samples = [
-        Sample(CATALOG.names, matrix, times),
+        _features(matrix, times),
         Sample(("score", "batch"), _columns(rows[ours], ("score", "batch_score")), times[ours]),
         Sample(("online", "rules"), _columns(rows, ("online_score", "rules_score")), times),
     ]
@@ -273,6 +277,13 @@ def look(
         gaps,
         DelayTold.of(delays_ms),
     )
+
+
+def _features(matrix: NDArray[np.float32], times: NDArray[np.int64]) -> Sample:
+    """Return the features, without those of which the window holds no whole turn."""
+    span_ms = int(times.max() - times.min()) if len(times) else 0
+    kept = [at for at, name in enumerate(CATALOG.names) if _TURNS_MS.get(name, 0) <= 1.05 * span_ms]
+    return Sample([CATALOG.names[at] for at in kept], matrix[:, kept], times)
 
 
 def _columns(rows: NDArray[np.void], names: Sequence[str]) -> NDArray[np.float32]:

@@ -74,8 +74,8 @@ class AdaptiveForest(forest.ARFClassifier):
 class MainPathTree(EvidenceFirst, tree.HoeffdingAdaptiveTreeClassifier):
     """A Hoeffding adaptive tree that answers with its main leaf alone.
 
-    River lets the alternates, which are on trial where drift was seen, vote too, and fails (`'list' object has no
-    attribute 'prediction'`, 0.26.1) as soon as one of them has split.
+    River lets the alternates, which are on trial where drift was seen, vote too, each by its recent error: an answer
+    that is no sum over leaves, and so no arrays.
     """
 
     def predict_proba_one(self, x: dict[Any, Any], **_: Any) -> dict[Any, float]:  # noqa: ANN401 - River's signature

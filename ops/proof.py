@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from models.block_bootstrap import RANKING, Draws, draw, mean_draws
 from models.streaming_evaluation import PROBABILITIES, LivedStream
-from models.training_set import UNKNOWN, TrainingSetError
+from models.training_set import UNKNOWN, TrainingSet, TrainingSetError
 from tables.layout import DAY_MS, HOUR_MS
 
-__all__ = ["BASES", "CONFIDENCE", "PARTS", "Novelty", "catching_up", "judge", "verdict"]
+__all__ = ["BASES", "CONFIDENCE", "PARTS", "Novelty", "catching_up", "judge", "middle", "verdict"]
 
 BASES = ("truth", "labels")
 """What scores are judged against: what happened (only a simulator knows), and what the bank came to know."""
@@ -71,7 +71,7 @@ def judge(lived: LivedStream, basis: str, *, seed: int, resamples: int = 200) ->
     TrainingSetError
         When the judged part has no fraud.
     """
-    outcome = lived.rows.truth if basis == "truth" else lived.rows.labels
+    outcome, weights = _outcome(lived.rows, basis)
     known = outcome != UNKNOWN
     if basis == "truth" and not known.any():
         return None
@@ -84,13 +84,22 @@ def judge(lived: LivedStream, basis: str, *, seed: int, resamples: int = 200) ->
         outcome[known] == 1,
         {name: values[known] for name, values in lived.scores.items()},
         lived.rows.event_time[known],
-        # Weights of the labels tell how sure the bank was; the truth is sure.
-        np.ones(int(known.sum())) if basis == "truth" else lived.rows.weights[known],
+        weights[known],
         lived.rows.amounts[known],
         probabilities=PROBABILITIES,
         seed=seed,
         resamples=resamples,
     )
+
+
+def _outcome(rows: TrainingSet, basis: str) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Return what is judged against, and what each row weighs: the truth, or the last that the bank has heard."""
+    if basis == "truth":
+        return rows.truth, np.ones(len(rows))
+    labels, weights = np.full(len(rows), UNKNOWN, np.int8), np.ones(len(rows))
+    # In order of known_at, so that of one row's states the last is the one that stays.
+    labels[rows.states["row"]], weights[rows.states["row"]] = rows.states["label"], rows.states["weight"]
+    return labels, weights
 
 
 def verdict(streams: Sequence[Mapping[str, Mapping[str, Draws]]]) -> dict[str, Any]:
@@ -121,8 +130,7 @@ def verdict(streams: Sequence[Mapping[str, Mapping[str, Draws]]]) -> dict[str, A
     for stream, found in groups:
         for metric in RANKING:
             # The best as it turned out: chance has helped it, so the blend is asked for a little more than is fair.
-            best = max(PARTS, key=lambda name, of=found, by=metric: of[name][by].estimate)  # type: ignore[misc]
-            for over in (best, "rules"):
+            for over in (_best(found, metric), "rules"):
                 gains.append(_gain(found["blend"][metric] - found[over][metric], stream, metric, over, most))
     return {
         "pooled": pooled,
@@ -132,6 +140,10 @@ def verdict(streams: Sequence[Mapping[str, Mapping[str, Draws]]]) -> dict[str, A
             gain["better"] for gain in gains if gain["over"] == "rules" and gain["metric"] == "average_precision"
         ),
     }
+
+
+def _best(found: Mapping[str, Mapping[str, Draws]], metric: str) -> str:
+    return max(PARTS, key=lambda name: found[name][metric].estimate)
 
 
 def _gain(difference: Draws, stream: str | int, metric: str, over: str, most: float) -> dict[str, Any]:

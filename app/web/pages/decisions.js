@@ -6,6 +6,7 @@ import { valueTable } from "./values.js";
 
 const rowByKey = new Map();
 let ruleById = new Map();
+let featureByName = new Map();
 let selected = null;
 
 const keyOf = ({ decision }) => `${decision.end_to_end_id} ${decision.source.partition} ${decision.source.offset}`;
@@ -14,10 +15,21 @@ export function setRules(rules) {
   ruleById = new Map(rules.map((rule) => [rule.id, rule]));
 }
 
+export function setFeatures(features) {
+  featureByName = new Map(features.map((feature) => [feature.name, feature]));
+}
+
 const wordsOf = (reason) => words(reason.code);
 
-/** What the rule says of itself; a rule that the pack in force no longer has is known by its reason code. */
-const sentenceOf = (reason) => ruleById.get(reason.rule)?.text || wordsOf(reason);
+/** What the rule or the feature says of itself; one that is no longer there is known by its reason code. */
+const textOf = (reason) => (reason.rule ? ruleById.get(reason.rule)?.text : featureByName.get(reason.feature)?.text);
+
+const sentenceOf = (reason) => textOf(reason) || wordsOf(reason);
+
+function originOf(reason) {
+  if (reason.rule) return ["Rule ", make("code", {}, reason.rule), `, weight ${plain(reason.weight)}`];
+  return ["Model, ", make("code", {}, reason.feature), `: ${Math.round(100 * reason.weight)} % of what spoke for fraud`];
+}
 
 function badge(action) {
   return make("span", { class: `badge ${action.toLowerCase()}` }, words(action));
@@ -96,7 +108,7 @@ function mark() {
 
 function reasonList(decision) {
   if (decision.reasons.length === 0) {
-    const text = decision.scored ? "No rule fired." : "MED refunds always pass and are not scored.";
+    const text = decision.scored ? "No rule fired, and no model saw a fraud." : "MED refunds always pass and are not scored.";
     return make("p", { class: "muted" }, text);
   }
   return make("ol", { class: "reason-list" }, ...decision.reasons.map((reason) => {
@@ -104,8 +116,8 @@ function reasonList(decision) {
     return make(
       "li", {},
       make("strong", {}, wordsOf(reason)),
-      ...(rule?.text ? [make("p", {}, rule.text)] : []),
-      make("p", { class: "muted" }, "Rule ", make("code", {}, reason.rule), `, weight ${plain(reason.weight)}`),
+      ...(textOf(reason) ? [make("p", {}, textOf(reason))] : []),
+      make("p", { class: "muted" }, ...originOf(reason)),
       ...(rule?.regulation ? [make("p", { class: "muted" }, rule.regulation)] : []),
     );
   }));
