@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import structlog
@@ -19,7 +20,7 @@ from app.clock import Clock
 from app.domain.labelled import Labelled
 from app.domain.records import Records
 from app.domain.vectors import Vectors, decode_vectors
-from models.drift_look import Look, look, matured_rows
+from models.drift_look import MATURED_DTYPE, Look, look, matured_rows
 from models.drift_reference import Reference
 
 __all__ = ["DriftWatch"]
@@ -47,9 +48,9 @@ class DriftWatch(Service):
     every_s
         Between two looks at the stream.
     window_ms
-        Of the log's clock: older payments and labels leave the sample.
+        Of the log's clock: older payments leave the sample.
     rows, labels
-        In the sample, at most. Payments are taken evenly over the window; labels, which are few, as they come.
+        In the sample, at most. Payments are taken evenly over the window; of labels, which are few, the last ones.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class DriftWatch(Service):
         poll_s: float,
         *,
         every_s: float = 60.0,
-        window_ms: int = 6 * 3_600_000,
+        window_ms: int = 3_600_000,
         rows: int = 20_000,
         labels: int = 20_000,
     ) -> None:
@@ -77,8 +78,8 @@ class DriftWatch(Service):
         self._now_ms = 0
         self._room = _AT_ONCE * rows
         self._payments: deque[tuple[int, bytes]] = deque(maxlen=rows)
-        self._labels: deque[Labelled] = deque(maxlen=labels)
-        self._delays: deque[tuple[int, int]] = deque(maxlen=labels)
+        self._labels: deque[tuple[Any, ...]] = deque(maxlen=labels)
+        self._delays: deque[int] = deque(maxlen=labels)
 
     # -- what passes by
 
@@ -99,16 +100,15 @@ class DriftWatch(Service):
             if value is not None:
                 self._payments.append((records.timestamps_ms[at], value))
 
-    def hear(self, messages: Iterable[Labelled]) -> None:
+    def hear(self, messages: Sequence[Labelled]) -> None:
         """Take labels; the process that owns the partition of `pix-labelled` hears of all."""
         if self._reference_look is None:
             return
         for message in messages:
-            if message.kind == "MATURED":
-                # Its vector is 30 times as large as all else, and was seen when it was new.
-                self._labels.append(message)
-            else:
-                self._delays.append((message.known_at, message.known_at - message.event_time))
+            if message.kind == "REVISION":
+                self._delays.append(message.known_at - message.event_time)
+        # Without their vectors, which were seen when they were new.
+        self._labels.extend(matured_rows(messages).tolist())
 
     # -- looks
 
@@ -121,11 +121,11 @@ class DriftWatch(Service):
         while self._payments and self._payments[0][0] < oldest_ms:
             self._payments.popleft()
         values = [value for _, value in self._payments]
-        labels, delays = list(self._labels), [delay for _, delay in self._delays]
+        labels, delays = list(self._labels), list(self._delays)
         started_s = self._clock.monotonic_s()
         try:
             found = await asyncio.to_thread(_look, reference, version, values, labels, delays)
-        except ValueError as error:  # of another catalog, or unreadable: what else the process does goes on
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the sample, learning goes on
             drift_metrics.FAILURES.labels("stream").inc()
             drift_metrics.forget()
             log.warning("drift not known", error=str(error))
@@ -182,8 +182,10 @@ class DriftWatch(Service):
 
 
 def _look(
-    reference: Reference, version: int, values: list[bytes], labels: list[Labelled], delays_ms: list[int]
+    reference: Reference, version: int, values: list[bytes], labels: list[tuple[Any, ...]], delays_ms: list[int]
 ) -> Look:
     # After an upgrade the sample holds vectors of two catalogs: the last one's is the one in force.
     vectors: Vectors = decode_vectors([each for each in values if each[:_HEAD] == values[-1][:_HEAD]])
-    return look(reference, vectors, matured_rows(labels), np.array(delays_ms, np.int64), version=version, resamples=0)
+    return look(
+        reference, vectors, np.array(labels, MATURED_DTYPE), np.array(delays_ms, np.int64), version=version, resamples=0
+    )

@@ -200,6 +200,7 @@ def _read(values: Iterable[bytes | None]) -> Iterable[Labelled]:
 def _quality(snapshot: Any) -> Iterable[tuple[str, float]]:  # noqa: ANN401 - `OnlineSnapshot`, of a heavy module
     yield from snapshot.metrics.items()
     yield "blend_weight", snapshot.blend_weight
+    yield "alone_weight", snapshot.alone_weight
     yield "prior", snapshot.prior
     yield "drifts", snapshot.drifts
     yield "label_watermark_seconds", snapshot.label_watermark / 1000

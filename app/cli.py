@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -232,9 +233,8 @@ def bench(
     """
     from ops.bench import BenchPlan, run_bench
 
-    plan = BenchPlan(
-        keys=keys, events=events, latency_s=seconds, stock_s=seconds, broker_log=broker_log, has_models=models
-    )
+    plan = BenchPlan(keys=keys, events=events, latency_s=seconds, stock_s=seconds, broker_log=broker_log)
+    plan = plan if models else replace(plan, model_payments=0)
     run_bench(plan, out, jars_dir=jars_dir(), as_json=json, page=page)
 
 

@@ -142,7 +142,6 @@ ONLINE_MODEL = Topic(
             "max.message.bytes": str(MAX_CHECKPOINT_BYTES),
             # Workers read it from its beginning, and only closed segments are compacted.
             "segment.bytes": str(64 << 20),
-            "min.cleanable.dirty.ratio": "0.1",
         }
     ),
     internal=True,

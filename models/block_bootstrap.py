@@ -1,8 +1,8 @@
 """How good scores of a stream are, and how far chance alone would move that: whole stretches of time are drawn again.
 
-Frauds of one story come within hours and look alike, so a payment more or less is not what chance changes: a story more
-or less is. Drawing stretches of time instead of payments keeps stories together. Every score is judged by the same draws,
-so differences between two are far surer than either alone.
+Frauds of one story come within hours and look alike, so a payment more or less is not what chance changes: a story
+more or less is. Drawing stretches of time instead of payments keeps stories together. Every score is judged by the same
+draws, so differences between two are far surer than either alone.
 """
 
 from __future__ import annotations

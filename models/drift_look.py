@@ -209,6 +209,7 @@ def look(
     delays_ms: Sequence[int] | NDArray[Any],
     *,
     version: int = 0,
+    chances: NDArray[np.floating[Any]] | None = None,
     bars: Bars | None = None,
     seed: int = 1,
     resamples: int = 200,
@@ -227,6 +228,8 @@ def look(
         Of the changes of labels.
     version
         The champion's: scores that another one took part in are no matter of its window. 0: all count.
+    chances
+        What the champion says of all vectors, shape (n,), for `batch` in place of what was recorded.
     bars
         What an alarm must pass.
     seed, resamples
@@ -246,25 +249,26 @@ def look(
         )
     times = rows["event_time"].astype(np.int64)
     ours = rows["batch_version"] == version if version else np.ones(len(rows), np.bool_)
+    of_batch = ours if chances is None else np.ones(len(rows), np.bool_)
+    told_now = {
+        "score": rows["score"][ours],
+        "batch": rows["batch_score"][ours] if chances is None else np.asarray(chances)[scored],
+        "online": rows["online_score"],
+        "rules": rows["rules_score"],
+    }
     samples = [
         _features(matrix, times),
-        Sample(("score", "batch"), _columns(rows[ours], ("score", "batch_score")), times[ours]),
-        Sample(("online", "rules"), _columns(rows, ("online_score", "rules_score")), times),
+        *(
+            Sample((name,), values[:, None], times[{"score": ours, "batch": of_batch}.get(name, slice(None))])
+            for name, values in told_now.items()
+        ),
     ]
-    estimates, realised, gaps = {}, {}, {}
-    for name in SCORES:
-        chances = rows["score" if name == "score" else f"{name}_score"]
-        chances = chances[~np.isnan(chances)]
-        if name != "rules" and len(chances) >= LEAST_ROWS:
-            estimates[name] = expected_performance(chances, seed=seed)
-        told = matured[~np.isnan(matured[name])]
-        if len(told) >= LEAST_ROWS and int((told["label"] == 1).sum()) >= _LEAST_FRAUDS:
-            labels, scores, weights = told["label"] == 1, told[name], told["weight"]
-            realised[name] = realised_performance(
-                labels, scores, weights, probabilities=name != "rules", seed=seed, resamples=resamples
-            )
-            if name != "rules":
-                gaps[name] = calibration_gap(labels, scores, weights)
+    estimates = {
+        name: expected_performance(values[~np.isnan(values)], seed=seed)
+        for name, values in told_now.items()
+        if name != "rules" and int((~np.isnan(values)).sum()) >= LEAST_ROWS
+    }
+    realised, gaps = _on_labels(matured, seed, resamples)
     return Look(
         compare(reference, samples, bars),
         len(rows),
@@ -286,5 +290,20 @@ def _features(matrix: NDArray[np.float32], times: NDArray[np.int64]) -> Sample:
     return Sample([CATALOG.names[at] for at in kept], matrix[:, kept], times)
 
 
-def _columns(rows: NDArray[np.void], names: Sequence[str]) -> NDArray[np.float32]:
-    return np.column_stack([rows[name] for name in names]).astype(np.float32)
+def _on_labels(
+    matured: NDArray[np.void], seed: int, resamples: int
+) -> tuple[dict[str, dict[str, Interval]], dict[str, CalibrationGap]]:
+    """Return what each score was worth on labels, as far as there are enough, and whether it kept its word."""
+    realised, gaps = {}, {}
+    for name in SCORES:
+        told = matured[~np.isnan(matured[name])]
+        labels, scores, weights = told["label"] == 1, told[name], told["weight"]
+        if len(told) < LEAST_ROWS or int(labels.sum()) < _LEAST_FRAUDS:
+            continue
+        means_chances = name != "rules"
+        realised[name] = realised_performance(
+            labels, scores, weights, probabilities=means_chances, seed=seed, resamples=resamples
+        )
+        if means_chances:
+            gaps[name] = calibration_gap(labels, scores, weights)
+    return realised, gaps

@@ -1,9 +1,9 @@
 """A labelled stream lived through again: each payment is scored by what could have been known when it happened.
 
 Labels come as they came to the bank. The online model learns them as they mature and is published every few hours; the
-batch model is trained anew each day on what has matured by then, or once and never again; and the blend gives the online
-model the weight that it has earned until then. So the scores are those of a running installation, and comparing them
-says what each part of it is worth.
+batch model is trained anew each day on what has matured by then, or once and never again; and the blend gives the
+online model the weight that it has earned until then. So the scores are those of a running installation, and comparing
+them says what each part of it is worth.
 """
 
 from __future__ import annotations

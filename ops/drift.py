@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +19,7 @@ from app.kafka_options import client_options
 from app.model_reference import reference_of_version
 from app.model_registry import open_registry
 from app.settings import Settings
-from app.topics import FEATURES, LABELLED
+from app.topics import FEATURES, LABELLED, Topic
 from models.batch_model import BatchModel
 from models.drift import Finding
 from models.drift_look import FAMILY_OF, SCORES, Look, look, matured_rows
@@ -39,10 +38,10 @@ _PIECES = 20
 """Of each partition, that the payments are read in."""
 _HEAD = 20
 """Bytes of a vector's message that say by which version of the catalog it was written."""
+Reader = Callable[[Settings, int], Awaitable[tuple[Vectors, list[Labelled]]]]
+
 _SHOWN = 15
 """Columns in the table that have not changed."""
-
-Progress = Callable[[float], None]
 
 
 def drift_and_report(
@@ -53,6 +52,7 @@ def drift_and_report(
     reference: int | None = None,
     everything: bool = False,
     as_json: bool = False,
+    read: Reader | None = None,
 ) -> bool:
     """Compare the last hours of the stream with the training window of the champion, and show it.
 
@@ -70,6 +70,8 @@ def drift_and_report(
         Whether to show all features, not only those that have changed and the next ones.
     as_json
         Whether to print one JSON object instead of tables.
+    read
+        What the window is read with: takes settings and its first instant; None: `read_window`, from Kafka.
 
     Returns
     -------
@@ -95,10 +97,12 @@ def drift_and_report(
     model = BatchModel.from_bytes(registry.artifact(version)).numbered(version)
     with out.status("Reading payments") as status:
         begin_ms = int(time.time() * 1000) - round(hours * HOUR_MS)
-        vectors, labels = asyncio.run(read_window(settings, begin_ms))
+        vectors, labels = asyncio.run(_read_by(read or read_window, settings, begin_ms))
         status.update("Comparing")
+        # Another model may have decided on some of them; of another catalog's vectors `look` says what is wrong.
+        chances = model.probabilities(vectors.matrix) if vectors.fingerprint == model.fingerprint else None
         found = look(
-            window, _scored_by(model, vectors), matured_rows(labels), _delays(labels), version=version, resamples=100
+            window, vectors, matured_rows(labels), _delays(labels), version=version, chances=chances, resamples=100
         )
     told = {"version": version, "source": source, "from": window.begin, "until": window.until}
     if as_json:
@@ -108,16 +112,8 @@ def drift_and_report(
     return bool(found.drift.alarms)
 
 
-def _scored_by(model: BatchModel, vectors: Vectors) -> Vectors:
-    """Return the payments with a model's own scores: another one may have decided on some of them."""
-    if vectors.fingerprint != model.fingerprint or not len(vectors.rows):
-        return vectors
-    rows = vectors.rows.copy()
-    rows["batch_score"] = np.where(rows["scored"], model.probabilities(vectors.matrix), np.nan)
-    # The blend is the model's only where it took part in it.
-    rows["score"] = np.where(rows["batch_version"] == model.version, rows["score"], np.nan)
-    rows["batch_version"] = model.version
-    return Vectors(rows, vectors.matrix, vectors.fingerprint)
+async def _read_by(read: Reader, settings: Settings, begin_ms: int) -> tuple[Vectors, list[Labelled]]:
+    return await read(settings, begin_ms)
 
 
 def _delays(labels: list[Labelled]) -> list[int]:
@@ -128,7 +124,13 @@ def _delays(labels: list[Labelled]) -> list[int]:
 
 
 async def read_window(
-    settings: Settings, begin_ms: int, *, rows: int = MOST_ROWS, labels: int = MOST_LABELS
+    settings: Settings,
+    begin_ms: int,
+    *,
+    rows: int = MOST_ROWS,
+    labels: int = MOST_LABELS,
+    features: Topic = FEATURES,
+    labelled: Topic = LABELLED,
 ) -> tuple[Vectors, list[Labelled]]:
     """Read payments and labels of the log from an instant to its present end.
 
@@ -142,6 +144,8 @@ async def read_window(
         Payments, about as many at most, in pieces that are spread evenly over what there is.
     labels
         At most; the latest.
+    features, labelled
+        Other topics with such messages, for example copies of an earlier recording.
 
     Returns
     -------
@@ -150,14 +154,14 @@ async def read_window(
     consumer = AIOKafkaConsumer(**client_options(settings), group_id=None, enable_auto_commit=False)
     await consumer.start()
     try:
-        spans = await _spans(consumer, FEATURES.name, settings.partitions, begin_ms)
+        spans = await _spans(consumer, features.name, settings.partitions, begin_ms)
         values: list[bytes] = []
         for place, (begin, end) in spans.items():
             for first, past in pieces(begin, end, max(1, rows // len(spans)), _PIECES):
                 values += [each.value or b"" async for each in _records(consumer, place, first, past)]
         told = [
             decode_labelled(each.value)
-            for place, (begin, end) in (await _spans(consumer, LABELLED.name, 1, begin_ms)).items()
+            for place, (begin, end) in (await _spans(consumer, labelled.name, 1, begin_ms)).items()
             async for each in _records(consumer, place, max(begin, end - labels), end)
         ]
     finally:

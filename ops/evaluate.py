@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from models.streaming_evaluation import SCORERS, LivedStream, StreamPlan, live_t
 from models.training_set import UNKNOWN, TrainingSet, TrainingSetError
 from ops.labelled_files import LabelColumns, file_set
 from ops.mapping import load_mapping
-from ops.proof import BASES, CONFIDENCE, PARTS, Novelty, catching_up, judge, middle, verdict
+from ops.proof import BASES, CONFIDENCE, Novelty, catching_up, judge, middle, verdict
 from ops.recorded import Simulation, simulated_set
 from tables.layout import DAY_MS, HOUR_MS
 from tables.typologies import TYPOLOGIES
@@ -112,7 +112,7 @@ class FileSource:
     path: Path
     format: str | None = None
     mapping: Path | None = None
-    columns: LabelColumns = LabelColumns()
+    columns: LabelColumns = field(default_factory=LabelColumns)
     maturity_ms: int | None = None
 
 

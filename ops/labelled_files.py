@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -41,7 +41,7 @@ _BATCH = 500
 _PARTITIONS = 2
 _REPORTS = uuid.UUID("6f1d3c52-6d1b-4f55-9d0c-1f0a6a3a54c1")
 
-_WORDS: Final[dict[str, Literal[0, 1, -1]]] = {
+_WORDS: dict[str, int] = {
     **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "sim", "s", "fraud", "fraude", "agreed"), 1),
     **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "não", "nao", "honest", "legit", "disagreed"), 0),
     **dict.fromkeys(("-1", "unknown", "?"), UNKNOWN),

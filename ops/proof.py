@@ -1,4 +1,4 @@
-"""What a lived-through stream proves: how good each scorer is, whether the blend is worth its parts, what is new learned.
+"""What a lived-through stream proves: how good each scorer is, what the blend is worth, how soon a new fraud is found.
 
 Pure: scores in, plain values out. Chance is measured by drawing stretches of time again (`models.block_bootstrap`), on
 the same draws for all scorers.
@@ -130,8 +130,10 @@ def verdict(streams: Sequence[Mapping[str, Mapping[str, Draws]]]) -> dict[str, A
     for stream, found in groups:
         for metric in RANKING:
             # The best as it turned out: chance has helped it, so the blend is asked for a little more than is fair.
-            for over in (_best(found, metric), "rules"):
-                gains.append(_gain(found["blend"][metric] - found[over][metric], stream, metric, over, most))
+            gains += [
+                _gain(found["blend"][metric] - found[over][metric], stream, metric, over, most)
+                for over in (_best(found, metric), "rules")
+            ]
     return {
         "pooled": pooled,
         "gains": gains,
@@ -163,9 +165,9 @@ def catching_up(
 ) -> list[dict[str, Any]]:
     """Return how much of a new kind of fraud had to be known until each scorer found it.
 
-    A fraud is caught where its score lies within the worst 1 % of the payments of the last 24 hours. A scorer has caught
-    up with the `window`-th fraud in a row of which half are caught, or half as many as it catches in the last third of
-    the stream, where that is less.
+    A fraud is caught where its score lies within the worst 1 % of the payments of the last 24 hours. A scorer has
+    caught up with the `window`-th fraud in a row of which half are caught, or half as many as it catches in the last
+    third of the stream, where that is less.
 
     Parameters
     ----------
@@ -205,7 +207,7 @@ def _known_at(lived: LivedStream, frauds: NDArray[np.int64]) -> NDArray[np.int64
 
 
 def _caught(times: NDArray[np.int64], scores: NDArray[np.float64], frauds: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return whether each fraud is among the worst of the last day, shape (frauds,); of equal scores at the edge half."""
+    """Return how much of each fraud is among the worst of its last day, shape (frauds,): a part at the edge."""
     caught = np.zeros(len(frauds))
     for place, row in enumerate(frauds.tolist()):
         day = scores[int(np.searchsorted(times, times[row] - DAY_MS)) : row + 1]

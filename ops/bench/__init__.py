@@ -65,8 +65,8 @@ class BenchPlan:
         Of every keyed topic: two a worker, so twenty for the ten replicas that the national load may take.
     broker_log
         Where the broker keeps its log.
-    has_models
-        Whether the path is measured with models in force, too.
+    model_payments
+        Simulated payments that models are trained on, with which the path is measured, too; 0: it is not.
     """
 
     keys: int = 1_000_000
@@ -76,7 +76,7 @@ class BenchPlan:
     stock_s: float = 20.0
     partitions: int = 2
     broker_log: BrokerLog = "auto"
-    has_models: bool = True
+    model_payments: int = 25_000
 
 
 def run_bench(plan: BenchPlan, out: Console, *, jars_dir: Path, as_json: bool, page: bool) -> None:
@@ -140,7 +140,7 @@ def _progress() -> Progress:
 async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Path, progress: Progress) -> Figures:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     worker_cores, broker_cores = ({cores[0]}, set(cores[1:])) if len(cores) > 1 else (None, None)
-    steps = _Steps(progress, 8 + 2 * len(plan.rates) + 6 * plan.has_models)
+    steps = _Steps(progress, 8 + 2 * len(plan.rates) + 6 * bool(plan.model_payments))
     stand = Stand(
         folder,
         jars_dir,
@@ -170,7 +170,7 @@ async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Pa
                     await compact(stand)
                 with steps.step(f"Latency at {rate:,}/s"):
                     latencies.append(await measure_latency(stand, load, rate, plan.latency_s))
-            with_models = await _latency_with_models(stand, load, worker, plan, steps) if plan.has_models else None
+            with_models = await _latency_with_models(stand, load, worker, plan, steps) if plan.model_payments else None
         if with_models is not None:
             with_models = replace(with_models, throughput=await _drain_again(stand, load, plan, steps))
         with steps.step("The same job in stock Faust"):
@@ -200,7 +200,7 @@ async def _latency_with_models(stand: Stand, load: Load, worker: Worker, plan: B
     with steps.step("Training models"):
         from ops.bench.models import put_in_force, train_models  # noqa: PLC0415 - libraries of the extra `learn`
 
-        models = await asyncio.to_thread(train_models)
+        models = await asyncio.to_thread(train_models, plan.model_payments)
     rate = min(_MODELS_RATE, max(plan.rates))
     with steps.step("Putting models in force"):
         await put_in_force(stand, worker, models)

@@ -24,7 +24,6 @@ from tables.catalog import CATALOG
 
 __all__ = ["BenchModels", "put_in_force", "train_models"]
 
-_SIMULATION = Simulation(seed=1, payments=25_000, days=12.0, fraud_share=0.02)
 _ROUNDS = 200
 _ONLINE_LABELS = 4_000
 _FOLLOWED_S = 60.0
@@ -35,10 +34,11 @@ BenchModels = tuple[TrainedModel, bytes]
 """The batch model, and the online model's snapshot."""
 
 
-def train_models() -> BenchModels:
-    """Train both on the same simulated payments; half a minute."""
-    rows = simulated_set(_SIMULATION)
-    trained = train(rows, TrainingPlan(_SIMULATION.maturity_ms, rounds=_ROUNDS))
+def train_models(payments: int) -> BenchModels:
+    """Train both on so many simulated payments, about a thousand a second."""
+    simulation = Simulation(seed=1, payments=payments, days=12.0, fraud_share=0.02, delay_scale=0.01)
+    rows = simulated_set(simulation)
+    trained = train(rows, TrainingPlan(simulation.maturity_ms, rounds=_ROUNDS))
     learner = OnlineLearner(FEATURES_VERSION, CATALOG.names)
     learner.learn(labelled_rows(rows)[-_ONLINE_LABELS:])
     return trained, learner.snapshot(1).to_bytes()

@@ -14,7 +14,9 @@ from ops.bench import BenchPlan, run_bench
 from ops.bench.load import Load, payment_numbers
 from ops.bench.report import PAGE, page_with
 
-_PLAN = BenchPlan(keys=2_000, events=40_000, rates=(200,), latency_s=2.0, stock_s=2.0, partitions=2)
+_PLAN = BenchPlan(
+    keys=2_000, events=40_000, rates=(200,), latency_s=2.0, stock_s=2.0, partitions=2, model_payments=9_000
+)
 _FIGURES = {
     "bytes_per_key",
     "checkpoint_us",
