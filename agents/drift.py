@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 _HEAD = 20
 """Bytes of a vector's message that say by which version of the catalog it was written."""
+_DRAWS = 50
+"""Of labels, for an estimate whose interval nobody sees."""
 _AT_ONCE = 0.05
 """Share of the sample that a burst may fill."""
 
@@ -186,6 +188,6 @@ def _look(
 ) -> Look:
     # After an upgrade the sample holds vectors of two catalogs: the last one's is the one in force.
     vectors: Vectors = decode_vectors([each for each in values if each[:_HEAD] == values[-1][:_HEAD]])
-    return look(
-        reference, vectors, np.array(labels, MATURED_DTYPE), np.array(delays_ms, np.int64), version=version, resamples=0
-    )
+    told, delays = np.array(labels, MATURED_DTYPE), np.array(delays_ms, np.int64)
+    # Gauges have no intervals.
+    return look(reference, vectors, told, delays, version=version, draws=_DRAWS, resamples=0)

@@ -212,6 +212,7 @@ def look(
     chances: NDArray[np.floating[Any]] | None = None,
     bars: Bars | None = None,
     seed: int = 1,
+    draws: int = 200,
     resamples: int = 200,
 ) -> Look:
     """Take a look.
@@ -232,8 +233,8 @@ def look(
         What the champion says of all vectors, shape (n,), for `batch` in place of what was recorded.
     bars
         What an alarm must pass.
-    seed, resamples
-        Of intervals; with 0 `resamples`, what was realised has none.
+    seed, draws, resamples
+        Of estimates and of intervals; with 0 `resamples`, what was realised has none.
 
     Raises
     ------
@@ -249,23 +250,19 @@ def look(
         )
     times = rows["event_time"].astype(np.int64)
     ours = rows["batch_version"] == version if version else np.ones(len(rows), np.bool_)
-    of_batch = ours if chances is None else np.ones(len(rows), np.bool_)
     told_now = {
-        "score": rows["score"][ours],
-        "batch": rows["batch_score"][ours] if chances is None else np.asarray(chances)[scored],
-        "online": rows["online_score"],
-        "rules": rows["rules_score"],
+        "score": (rows["score"][ours], times[ours]),
+        "batch": (rows["batch_score"][ours], times[ours]) if chances is None else (np.asarray(chances)[scored], times),
+        "online": (rows["online_score"], times),
+        "rules": (rows["rules_score"], times),
     }
     samples = [
-        _features(matrix, times),
-        *(
-            Sample((name,), values[:, None], times[{"score": ours, "batch": of_batch}.get(name, slice(None))])
-            for name, values in told_now.items()
-        ),
+        *([_features(matrix, times)] if len(rows) else []),
+        *(Sample((name,), values[:, None], at) for name, (values, at) in told_now.items()),
     ]
     estimates = {
-        name: expected_performance(values[~np.isnan(values)], seed=seed)
-        for name, values in told_now.items()
+        name: expected_performance(values[~np.isnan(values)], seed=seed, draws=draws)
+        for name, (values, _) in told_now.items()
         if name != "rules" and int((~np.isnan(values)).sum()) >= LEAST_ROWS
     }
     realised, gaps = _on_labels(matured, seed, resamples)
@@ -285,7 +282,7 @@ def look(
 
 def _features(matrix: NDArray[np.float32], times: NDArray[np.int64]) -> Sample:
     """Return the features, without those of which the window holds no whole turn."""
-    span_ms = int(times.max() - times.min()) if len(times) else 0
+    span_ms = int(times.max() - times.min())
     kept = [at for at, name in enumerate(CATALOG.names) if _TURNS_MS.get(name, 0) <= 1.05 * span_ms]
     return Sample([CATALOG.names[at] for at in kept], matrix[:, kept], times)
 

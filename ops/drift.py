@@ -219,14 +219,14 @@ async def _records(consumer: AIOKafkaConsumer, place: TopicPartition, first: int
 def _print(out: Console, found: Look, told: dict[str, Any], *, everything: bool) -> None:
     out.print(
         f"Version {told['version']}: {told['source']}, {_span(told['from'], told['until'])}; "
-        f"now {found.rows:,} payments, {_span(found.begin, found.until)}."
+        f"now {found.rows:,} payments{', ' + _span(found.begin, found.until) if found.rows else ''}."
     )
     if not found.drift.findings:
         out.print("[yellow]Too few payments to compare.[/] --hours takes a longer window.")
     else:
         out.print(_drift_table(found, everything=everything))
         alarms = found.drift.alarms
-        by_chance = f"by chance alone {found.drift.alarm_rate:.0%} of looks raise an alarm"
+        by_chance = f"by chance alone {found.drift.alarm_rate:.0%} of looks raise an alarm, at most"
         out.print(
             f"[bold red]{len(alarms)} of {len(found.drift.findings)} have changed[/]; {by_chance}."
             if alarms

@@ -26,7 +26,7 @@ _HEADER = struct.Struct("<4s16sq")
 _MAGIC = b"\0ids"
 """No segment without a header starts so: it starts with an id."""
 
-_WITHOUT_HEADER = frozenset({"9ec2dd69729d14d3", "b203e5ce14bf6b4c", "3a413f9b9074ab3a"})
+_WITHOUT_HEADER = frozenset({"9ec2dd69729d14d3", "b203e5ce14bf6b4c"})
 """Dtypes of the segments that were written before there was a header; of any other, rows without one are unreadable."""
 
 

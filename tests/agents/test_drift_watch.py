@@ -79,6 +79,10 @@ async def test_a_look_is_told_in_gauges(shelf: Shelf, model: BatchModel) -> None
     watch = DriftWatch(Clock(), shelf.look, 1.0, rows=40_000)
     assert await watch.take_look() is None
     await watch.poll()
+    found = await watch.take_look()
+    assert found is not None
+    assert found.drift.findings == []
+    assert gauge("drift_rows") == 0
     now = made_up_rows(1_500, seed=3)
     watch.see(stretch(now, model))
     scores = as_vectors(now, model).rows["score"]

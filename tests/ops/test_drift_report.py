@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 from rich.console import Console
 
 from app.domain.labelled import Labelled, encode_labelled
-from app.domain.vectors import Vectors, encode_vectors
+from app.domain.vectors import Vectors, decode_vectors, encode_vectors
 from app.model_reference import REFERENCE_ARTIFACT, champion_reference_look, reference_of_version
 from app.settings import Settings, load_settings
 from app.topics import FEATURES, LABELLED
@@ -218,7 +218,13 @@ def test_without_a_champion_or_payments_it_says_so(settings: Settings, trained: 
     with pytest.raises(RegistryError, match="expected a champion"):
         drift_and_report(load_settings(data_dir=tmp_path), out, hours=1)
     assert not drift_and_report(settings, out, hours=1, read=reading(made_up_rows(60, seed=1), trained))
-    assert "Too few payments to compare" in text.getvalue()
+    assert not drift_and_report(settings, out, hours=1, read=_read_nothing)
+    assert text.getvalue().count("Too few payments to compare") == 2
+    assert "now 0 payments." in text.getvalue()
+
+
+async def _read_nothing(_settings: Settings, _begin_ms: int) -> tuple[Vectors, list[Labelled]]:
+    return decode_vectors([]), []
 
 
 # -- Kafka
