@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.domain.fields import TRANSACTION_DTYPE
-from models.judging import DECIDED_DTYPE
 from models.receiver_stage import MARKED_DTYPE, SEEN_DTYPE
 from tables.ids import IdMemory, transaction_digest
 
