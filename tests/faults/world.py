@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from app.domain.field_checks import TimeLimits
 from app.domain.partitioner import partition_of

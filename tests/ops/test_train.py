@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from app.model_registry import open_registry
 from app.settings import Settings, load_settings
 from models.batch_model import BatchModel
 from models.registry import CHALLENGER, CHAMPION, RegistryError
 from ops.recorded import Simulation
-from app.model_registry import open_registry
 from ops.train import (
     promote_and_report,
     roll_back_and_report,
