@@ -25,7 +25,6 @@ from tables.catalog import CATALOG
 __all__ = ["BenchModels", "put_in_force", "train_models"]
 
 _ROUNDS = 200
-_ONLINE_LABELS = 4_000
 _FOLLOWED_S = 60.0
 _BOTH = 2.0
 """Sum of the versions that a worker tells once it has the first of each."""
@@ -40,7 +39,7 @@ def train_models(payments: int) -> BenchModels:
     rows = simulated_set(simulation)
     trained = train(rows, TrainingPlan(simulation.maturity_ms, rounds=_ROUNDS))
     learner = OnlineLearner(FEATURES_VERSION, CATALOG.names)
-    learner.learn(labelled_rows(rows)[-_ONLINE_LABELS:])
+    learner.learn(labelled_rows(rows))
     return trained, learner.snapshot(1).to_bytes()
 
 
