@@ -20,6 +20,7 @@ from agents.outbox import Outbox
 from app import learner_metrics, metrics
 from app.batching import Batch, BatchApp, BatchSchema
 from app.clock import Clock
+from app.domain.records import Records
 from app.topics import FEATURES, FEEDBACK
 from models.joining import Joiner, JoinOutput
 from tables.awaiting import Awaiting
@@ -62,6 +63,8 @@ class Joined:
         Arguments of aiokafka's clients.
     make_joiner
         Makes the pure part of a partition on its store.
+    see
+        Is shown each batch of vectors: repeats too, after a store was lost.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Joined:
         folder: Path,
         connection: Mapping[str, Any],
         make_joiner: Callable[[int, Awaiting], Joiner],
+        see: Callable[[Records], None],
     ) -> None:
         self._app = app
         self._connection = connection
@@ -79,6 +83,7 @@ class Joined:
         self._clock = clock
         self._folder = folder
         self._make_joiner = make_joiner
+        self._see = see
         self._held: dict[int, _Part] = {}
 
     async def assign(self, assigned: set[TP]) -> None:
@@ -155,6 +160,7 @@ class Joined:
                 await self._finish(part, output)
         if is_vectors:
             learner_metrics.VECTORS.inc(len(records))
+            self._see(records)
         self._tell(part)
         event.ack()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -56,6 +56,8 @@ class Learning(Service):
         Makes the learner of a checkpoint; a ValueError where it cannot go on from it.
     publish_s
         Time between two checkpoints with snapshots; there is none where nothing was learned.
+    hear
+        Is told all labels that are read.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Learning(Service):
         make: Callable[[], OnlineLearner],
         restore: Callable[[bytes], OnlineLearner],
         publish_s: float,
+        hear: Callable[[Sequence[Labelled]], None],
     ) -> None:
         super().__init__()
         self.learner: OnlineLearner | None = None
@@ -76,6 +79,7 @@ class Learning(Service):
         self._make = make
         self._restore = restore
         self._publish_s = publish_s
+        self._hear = hear
         self._published_s = clock.monotonic_s()
         self._claims = Claims(lambda: app.batch_producer, ONLINE_MODEL.name, app.conf.broker_client_id)
         self._lock = asyncio.Lock()
@@ -119,6 +123,7 @@ class Learning(Service):
             learner = self.learner
             assert learner is not None  # noqa: S101 - the partition is assigned
             messages = list(_read(records.values))
+            self._hear(messages)
             for first in range(0, len(messages), _SLICE):
                 started_s = self._clock.monotonic_s()
                 report = learner.learn(messages[first : first + _SLICE])

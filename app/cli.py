@@ -306,6 +306,7 @@ def _known_errors() -> tuple[type[BaseException], ...]:
     from app.settings import SettingsError
     from app.web.service import WebServiceError
     from models.batch_model import BatchModelError
+    from models.drift_reference import DriftError
     from models.registry import RegistryError
     from models.rule_file import RulePackError
     from models.training_set import TrainingSetError
@@ -327,6 +328,7 @@ def _known_errors() -> tuple[type[BaseException], ...]:
         TopicError,
         RulePackError,
         BatchModelError,
+        DriftError,
         RegistryError,
         TrainingSetError,
         WebServiceError,

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agents.drift import DriftWatch
 from agents.joining import Joined, joining_agents
 from agents.learner import Learning, learner_agent
 from agents.outbox import Outbox
@@ -28,6 +29,8 @@ from app.connection import check_connection
 from app.domain.field_checks import TimeLimits
 from app.faust_running import Runner, faust_credentials
 from app.kafka_options import client_options
+from app.model_reference import champion_reference_look
+from app.model_registry import open_registry
 from app.settings import Settings
 from app.web.security import Guard
 from app.web.service import WebService
@@ -52,6 +55,7 @@ class LearnerApp(BatchApp):
 
     joined: Joined
     learning: Learning
+    drift: DriftWatch
     phase: Literal["joining", "ready", "stopping"] = "joining"
 
     async def before_revoke(self, revoked: set[TP]) -> None:  # noqa: ARG002 - all of it, whichever leave
@@ -94,7 +98,9 @@ def build_learner(settings: Settings) -> tuple[LearnerApp, list[Any]]:
         return Joiner(partition, settings.partitions, awaiting, policy, limits)
 
     folder = settings.data_dir / "awaiting" / settings.name
-    app.joined = Joined(app, outbox, SYSTEM_CLOCK, folder, connection, make_joiner)
+    reference_look = champion_reference_look(open_registry(settings)) if settings.model_poll_s else None
+    app.drift = DriftWatch(SYSTEM_CLOCK, reference_look, settings.model_poll_s)
+    app.joined = Joined(app, outbox, SYSTEM_CLOCK, folder, connection, make_joiner, app.drift.see)
     app.learning = Learning(
         app,
         SYSTEM_CLOCK,
@@ -102,11 +108,12 @@ def build_learner(settings: Settings) -> tuple[LearnerApp, list[Any]]:
         make=partial(OnlineLearner, FEATURES_VERSION, CATALOG.names),
         restore=lambda data: OnlineLearner.from_bytes(data, FEATURES_VERSION),
         publish_s=settings.learner_publish_s,
+        hear=app.drift.hear,
     )
     joining_agents(app, app.joined)
     learner_agent(app, app.learning)
     web = [WebService(_probes(app, settings.web_host), settings.web_host, settings.web_port)]
-    return app, [*(web if settings.web_port else []), outbox, app.learning, app]
+    return app, [*(web if settings.web_port else []), outbox, app.learning, app.drift, app]
 
 
 def _probes(app: LearnerApp, web_host: str) -> Guard:

@@ -1,12 +1,13 @@
-"""Commands of learning: the learner, training, promotion, and what models there are."""
+"""Commands of learning: the learner, training, promotion, what models there are, drift, and what they are all worth."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli_options import AsJson, Broker, DataDir, out, settings_of
+from app.cli_options import AsJson, Broker, DataDir, FileFormat, Mapping, out, settings_of
 
 __all__ = ["learning"]
 
@@ -94,3 +95,144 @@ def models(
         roll_back_and_report(settings, out, reason=rollback, as_json=as_json)
     else:
         show_models(settings, out, compared=compare, as_json=as_json)
+
+
+@learning.command()
+def drift(
+    broker: Broker = None,
+    data: DataDir = None,
+    hours: Annotated[float, typer.Option(min=0.01, help="Of the stream, up to now.")] = 24.0,
+    reference: Annotated[
+        int | None, typer.Option(help="Version whose training window is compared with; default: the champion.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show all features.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="End with status 1 where anything has changed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the payments of the last hours with those that the champion learned from, feature by feature.
+
+    Alarms pass three bars: chance (1 % of looks, all features together), a change that matters, and what equally long
+    stretches of the training window did themselves. Below: what scores were worth on labels that have matured, and
+    what they will be worth on those that have not.
+    """
+    from ops.drift import drift_and_report
+
+    settings = settings_of(broker, data)
+    changed = drift_and_report(settings, out, hours=hours, reference=reference, everything=everything, as_json=as_json)
+    if changed and fail:
+        raise typer.Exit(1)
+
+
+evaluate = typer.Typer(
+    help="Prove what rules, online model, batch models and their blend are worth, on streams lived through in order "
+    "of time. Alone it evaluates the default simulated streams."
+)
+learning.add_typer(evaluate, name="evaluate")
+
+WarmUp = Annotated[float, typer.Option(min=0.05, max=0.95, help="Share of the time that is not judged.")]
+Resamples = Annotated[int, typer.Option(min=20, help="Draws of chance, for the intervals.")]
+
+
+@evaluate.callback(invoke_without_command=True)
+def evaluate_default(context: typer.Context, as_json: AsJson = False) -> None:
+    """Evaluate the default simulated streams, where no other is asked for."""
+    if context.invoked_subcommand is None:
+        stream(as_json=as_json)
+
+
+@evaluate.command()
+def stream(
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Streams, of seeds 1 to this.")] = 3,
+    payments: Annotated[int, typer.Option(min=1000, help="Of each stream.")] = 60_000,
+    days: Annotated[float, typer.Option(min=1, help="Over which they are spread.")] = 20.0,
+    fraud_share: Annotated[float, typer.Option(min=0.001, max=0.5, help="Of the payments.")] = 0.02,
+    new_fraud: Annotated[
+        str, typer.Option(help="Typology that begins in the middle of each stream; `none`: all are there at once.")
+    ] = "fake_shop",
+    warm_up: WarmUp = 0.4,
+    resamples: Resamples = 200,
+    data: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate on simulated streams; about six minutes on two cores.
+
+    Each payment is scored by what could be known when it happened: the online model has learned what had matured, the
+    batch model is trained anew each day. Ends with status 1 where the blend is worse than its best part by more than
+    noise, or does not beat the rules.
+    """
+    from models.streaming_evaluation import StreamPlan
+    from ops.evaluate import SimulatedSource, evaluate_and_report
+
+    source = SimulatedSource(
+        seeds=tuple(range(1, seeds + 1)),
+        payments=payments,
+        days=days,
+        fraud_share=fraud_share,
+        new_fraud=None if new_fraud == "none" else new_fraud,
+    )
+    plan = StreamPlan(warm_up=warm_up)
+    if not evaluate_and_report(settings_of(data=data), out, source, plan=plan, resamples=resamples, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@evaluate.command()
+def file(
+    path: Annotated[Path, typer.Argument(help="NDJSON (also .gz), CSV or Parquet, with a column of labels.")],
+    label: Annotated[str, typer.Option(help="Column of the label: 1 or 0, true or false, fraud or honest.")] = "label",
+    labelled_at: Annotated[
+        str | None, typer.Option(help="Column of when the label became known; default: known at maturity.")
+    ] = None,
+    maturity: Annotated[
+        float | None, typer.Option(min=0.01, help="Hours after which labels are taken; default: as the settings say.")
+    ] = None,
+    mapping: Mapping = None,
+    file_format: FileFormat = None,
+    warm_up: WarmUp = 0.4,
+    resamples: Resamples = 200,
+    data: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate on your own labelled transactions, judged by your labels.
+
+    Ends with status 1 as for simulated streams.
+    """
+    from models.streaming_evaluation import StreamPlan
+    from ops.evaluate import FileSource, evaluate_and_report
+    from ops.labelled_files import LabelColumns
+    from tables.layout import HOUR_MS
+
+    source = FileSource(
+        path,
+        format=file_format,
+        mapping=mapping,
+        columns=LabelColumns(label, labelled_at),
+        maturity_ms=None if maturity is None else round(maturity * HOUR_MS),
+    )
+    plan = StreamPlan(warm_up=warm_up)
+    if not evaluate_and_report(settings_of(data=data), out, source, plan=plan, resamples=resamples, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@evaluate.command()
+def online(
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Streams, of seeds 1 to this.")] = 3,
+    payments: Annotated[int, typer.Option(min=1000, help="Of each stream.")] = 60_000,
+    as_json: AsJson = False,
+) -> None:
+    """Let the candidates for the online model live through the same streams; ten minutes.
+
+    Each payment is scored by what was known when it happened, its label is learned when it matures.
+    """
+    import json
+
+    from ops.bakeoff import bake_off, print_bake_off
+    from ops.recorded import Simulation, simulated_set
+
+    streams = [
+        simulated_set(Simulation(seed=seed, payments=payments, fraud_share=0.015)) for seed in range(1, seeds + 1)
+    ]
+    result = bake_off(streams)
+    if as_json:
+        print(json.dumps(result.to_dict()))  # noqa: T201 - for a pipe
+    else:
+        print_bake_off(result, out)

@@ -6,14 +6,11 @@ from collections.abc import Callable
 
 from models.batch_model import BatchModel
 from models.drift_look import reference_of
-from models.drift_reference import Reference
+from models.drift_reference import REFERENCE_ARTIFACT, Reference
 from models.registry import CHAMPION, Registry, RegistryError
 from models.training_set import TrainingSet
 
-__all__ = ["REFERENCE_ARTIFACT", "ReferenceLook", "champion_reference_look", "reference_of_version"]
-
-REFERENCE_ARTIFACT = "reference.pxgr"
-"""Name of the file in the registry."""
+__all__ = ["ReferenceLook", "champion_reference_look", "reference_of_version"]
 
 ReferenceLook = Callable[[int], tuple[int, Reference | None]]
 """A look at the registry: takes the version that is held (0: none), returns the champion's (0: none), and its training

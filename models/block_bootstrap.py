@@ -116,14 +116,15 @@ class Ranked:
         frauds = mass * self._frauds
         alerts, caught, money = (np.cumsum(column)[self._ends] for column in (mass, frauds, frauds * self._amounts))
         precision = np.divide(caught, alerts, out=np.zeros(len(alerts)), where=alerts > 0)
-        found = {"average_precision": _ratio(float(precision @ np.diff(caught, prepend=0.0)), caught[-1])}
+        # No BLAS: its threads wait for one another, and the order of its additions depends on them.
+        found = {"average_precision": _ratio(float((precision * np.diff(caught, prepend=0.0)).sum()), caught[-1])}
         steps = np.concatenate(([0.0], alerts))
         for names, part in ((_RECALLS, caught), (_VALUES, money)):
             reached = np.concatenate(([0.0], part))
             for share, name in names.items():
                 found[name] = _ratio(float(np.interp(share * alerts[-1], steps, reached)), part[-1])
         if self._chances is not None:
-            found["log_loss"] = _ratio(float(mass @ self._losses), alerts[-1])
+            found["log_loss"] = _ratio(float((mass * self._losses).sum()), alerts[-1])
             gaps = np.bincount(self._bins, mass * self._chances - frauds, _BINS)
             found["calibration_error"] = _ratio(float(np.abs(gaps).sum()), alerts[-1])
         return found

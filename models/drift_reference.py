@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from models.stability import equal_rows, informed_rows, psi
 from tables.layout import DAY_MS, HOUR_MS
 
-__all__ = ["Column", "DriftError", "Reference", "Sample", "by_column"]
+__all__ = ["REFERENCE_ARTIFACT", "Column", "DriftError", "Reference", "Sample", "by_column"]
+
+REFERENCE_ARTIFACT = "reference.pxgr"
+"""Name of the file in the registry."""
 
 _BINS = 10
 _STRETCHES_MS = (HOUR_MS, 6 * HOUR_MS, DAY_MS)

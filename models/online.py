@@ -27,7 +27,7 @@ from models.online_candidates import CANDIDATES, DEFAULT
 from models.online_export import forest_from_river
 from models.online_features import prepare
 from models.online_snapshot import SHARE_FLOOR, OnlineSnapshot, OnlineSnapshotError, share_log_odds
-from models.prequential import PrequentialWindow, calibrate, earned_weight
+from models.prequential import ALONE_MOST, RECENT_LABELS, PrequentialWindow, calibrate, earned_weight
 
 __all__ = ["CheckpointError", "LearnReport", "OnlineLearner", "OnlineSnapshot", "OnlineSnapshotError"]
 
@@ -188,7 +188,10 @@ class OnlineLearner:
         online = float(self._calibration.apply(output))
         batch = message.batch_score is not None
         base = message.batch_score if message.batch_score is not None else self.prior
-        self.window.add(label, message.weight, output, online, base, batch)
+        # What it said when the payment was decided on: by now it has learned labels that nobody knew then, and beside
+        # the batch score of then it would look better than it was.
+        answered = online if message.online_score is None else message.online_score
+        self.window.add(label, message.weight, output, answered, base, batch)
         self._watch(online if label else 1.0 - online)
         copies = self._count(label, message.weight)
         for _ in range(copies):
@@ -225,12 +228,13 @@ class OnlineLearner:
         return Calibration("logistic", 1.0, math.log(self.kept_share))
 
     def _review(self) -> None:
-        seen = self.window.seen
+        recent = self.window.recent(RECENT_LABELS)
         # The weights first: they are earned by what was answered, not by what the new calibration would have answered.
         # Each on rows of its own: what beats a mere rate of frauds has proved nothing against a batch model.
-        self.blend_weight = _towards(self.blend_weight, earned_weight(seen.where(seen.batch > 0)))
-        self.alone_weight = _towards(self.alone_weight, earned_weight(seen.where(seen.batch == 0)))
-        self._calibration = calibrate(seen, self.kept_share)
+        self.blend_weight = _towards(self.blend_weight, earned_weight(recent.where(recent.batch > 0)))
+        alone = earned_weight(recent.where(recent.batch == 0), ALONE_MOST)
+        self.alone_weight = _towards(self.alone_weight, alone)
+        self._calibration = calibrate(self.window.seen, self.kept_share)
 
     def scores(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the probability of fraud of raw vectors, by River itself: slow, and for every candidate.

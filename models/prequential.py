@@ -13,12 +13,29 @@ from numpy.typing import ArrayLike, NDArray
 from models.calibration import Calibration, fit_logistic
 from models.evaluation import average_precision, log_loss, recall_at
 
-__all__ = ["BLEND_MOST", "PrequentialWindow", "Seen", "blend_log_odds", "calibrate", "earned_weight", "log_odds"]
+__all__ = [
+    "ALONE_MOST",
+    "BLEND_MOST",
+    "RECENT_LABELS",
+    "PrequentialWindow",
+    "Seen",
+    "blend_log_odds",
+    "calibrate",
+    "earned_weight",
+    "log_odds",
+]
 
-BLEND_MOST = 0.7
-"""Most that the online model's weight may be: the batch model is checked before it serves, the online model is not."""
+BLEND_MOST = 0.3
+"""Most that the online model's weight may be beside a batch model, which is checked before it serves; the online model
+is not. Above, it hurt simulated streams more than it helped (`pixguard evaluate`)."""
 
-_WEIGHTS = np.linspace(0.0, BLEND_MOST, 15)
+ALONE_MOST = 0.7
+"""The same where there is no batch model."""
+
+RECENT_LABELS = 5_000
+"""By which a weight is earned: what an older state of the model was worth says little."""
+
+_STEPS = 15
 _FEWEST_FRAUDS = 25
 """Below, the window decides nothing: neither a calibration nor a weight."""
 _NOISE = 1.645
@@ -74,6 +91,10 @@ class PrequentialWindow:
         """Take in one label; see `Seen`."""
         self._rows[self._count % len(self._rows)] = (label, weight, output, online, base, batch)
         self._count += 1
+
+    def recent(self, count: int) -> Seen:
+        """Return the last `count` labels of the window."""
+        return Seen(*(column[-count:] for column in self.seen))
 
     @property
     def seen(self) -> Seen:
@@ -131,8 +152,8 @@ def calibrate(seen: Seen, kept_share: float) -> Calibration:
     return Calibration("logistic", 1.0, float(np.log(kept_share)))
 
 
-def earned_weight(seen: Seen) -> float:
-    """Return the weight of the online model that would have lost least (log loss) on the window, 0 to `BLEND_MOST`.
+def earned_weight(seen: Seen, most: float = BLEND_MOST) -> float:
+    """Return the weight of the online model that would have lost least (log loss) on the window, 0 to `most`.
 
     It is 0 unless the blend beats the base alone by more than noise: by 1.645 standard errors of the paired difference.
     """
@@ -141,14 +162,15 @@ def earned_weight(seen: Seen) -> float:
     base, online = log_odds(seen.base), log_odds(seen.online)
     mass = seen.weights / seen.weights.sum()
     losses = []
-    for weight in _WEIGHTS:
+    weights = np.linspace(0.0, most, _STEPS)
+    for weight in weights:
         blend = (1.0 - weight) * base + weight * online
         losses.append(np.logaddexp(0.0, blend) - seen.labels * blend)
     best = int(np.argmin([float(mass @ loss) for loss in losses]))
     gain = losses[0] - losses[best]
     mean = float(mass @ gain)
     error = float(np.sqrt(np.sum((mass * (gain - mean)) ** 2)))
-    return float(_WEIGHTS[best]) if mean > _NOISE * error else 0.0
+    return float(weights[best]) if mean > _NOISE * error else 0.0
 
 
 def _tells(seen: Seen) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.batch_model import ARTIFACT
+from models.drift_reference import REFERENCE_ARTIFACT
 
 if TYPE_CHECKING:
     import lightgbm
@@ -151,7 +152,13 @@ class Registry:
         return self.artifact(version, _TEST_ROWS)
 
     def log_training(
-        self, trained: TrainedModel, *, facts: Mapping[str, str], figures: Mapping[str, bytes], test_rows: bytes
+        self,
+        trained: TrainedModel,
+        *,
+        facts: Mapping[str, str],
+        figures: Mapping[str, bytes],
+        test_rows: bytes,
+        reference: bytes | None = None,
     ) -> int:
         """Record a training run with its model, and register it as the challenger.
 
@@ -165,6 +172,8 @@ class Registry:
             PNG images by name.
         test_rows
             What it was judged on, so that another model can be, too.
+        reference
+            Its training window, which drift is measured against: `models.drift_reference.Reference.to_bytes`.
 
         Returns
         -------
@@ -183,6 +192,7 @@ class Registry:
                 "booster.txt": trained.booster_text.encode(),
                 "report.json": json.dumps(report, indent=1).encode(),
                 "importance.json": json.dumps(trained.importance, indent=1).encode(),
+                **({} if reference is None else {REFERENCE_ARTIFACT: reference}),
                 **{f"figures/{name}.png": image for name, image in figures.items()},
             }.items():
                 path = folder / name

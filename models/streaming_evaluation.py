@@ -53,9 +53,10 @@ class StreamPlan:
     retrain_ms
         Time between two batch models.
     calibration_share
-        Of the payments whose labels are known, the latest ones, that stop and calibrate a batch model.
+        Of the frauds that are known, the latest ones: with all payments since the first of them they stop and calibrate
+        a batch model.
     rounds, patience, learning_rate
-        Of the batch models; fewer and larger steps than `pixguard train` takes, since there are many models to make.
+        Of the batch models; a little less than `pixguard train` takes, since there are many models to make.
     honest_per_fraud
         Honest payments that a batch model learns from for each fraud, about, weighted as all of them.
     """
@@ -64,10 +65,10 @@ class StreamPlan:
     warm_up: float = 0.4
     publish_ms: int = 4 * HOUR_MS
     retrain_ms: int = DAY_MS
-    calibration_share: float = 0.2
-    rounds: int = 100
-    patience: int = 15
-    learning_rate: float = 0.1
+    calibration_share: float = 0.25
+    rounds: int = 200
+    patience: int = 30
+    learning_rate: float = 0.05
     honest_per_fraud: float = 40.0
 
     def __post_init__(self) -> None:
@@ -174,6 +175,12 @@ class _Life:
             self._score(instant, until)
             progress((until - self._begin) / (self._end - self._begin))
         judged = self._stream.event_time >= self._judged_from
+        if np.isnan(self._scores["online"][judged]).any():
+            raise TrainingSetError(
+                f"evaluation: expected payments that matured before {plan.warm_up:.0%} of the stream were over with a "
+                "label that was known by then, got none: the online model has nothing to learn from; take a longer "
+                "maturity or labels that come sooner"
+            )
         return LivedStream(
             self._stream.take(judged),
             {name: values[judged] for name, values in self._scores.items()},
@@ -225,15 +232,16 @@ class _Life:
         """Train a batch model on what is known; before the end of the warm-up it may be too little."""
         must = instant == self._judged_from
         known = self._stream.as_of(instant)
-        cut = round(len(known) * (1.0 - self._plan.calibration_share))
+        frauds = np.append(np.flatnonzero(known.labels == 1), len(known))
+        cut = int(frauds[round((len(frauds) - 1) * (1.0 - self._plan.calibration_share))])
         parts = known.take(slice(0, cut)), known.take(slice(cut, None))
         if min(part.positives for part in parts) < _LEAST_FRAUDS:
             if must:
                 raise TrainingSetError(
-                    f"evaluation: expected {2 * _LEAST_FRAUDS} frauds at least, spread over time, whose labels are "
-                    f"known when {self._plan.warm_up:.0%} of the stream are over, got {known.positives} among "
-                    f"{len(known)} payments with a known label: take a longer stream, a longer warm-up, a shorter "
-                    "maturity or, of a simulation, more frauds"
+                    f"evaluation: expected {_LEAST_FRAUDS} frauds at least to train with and {_LEAST_FRAUDS} to "
+                    f"calibrate with, known when {self._plan.warm_up:.0%} of the stream are over, got "
+                    f"{parts[0].positives} and {parts[1].positives} among {len(known)} payments with a known label: "
+                    "take a longer stream, a longer warm-up, a shorter maturity or, of a simulation, more frauds"
                 )
             return
         plan = TrainingPlan(

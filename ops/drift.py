@@ -25,7 +25,7 @@ from models.drift import Finding
 from models.drift_look import FAMILY_OF, SCORES, Look, look, matured_rows
 from models.evaluation import Interval
 from models.registry import CHAMPION, RegistryError
-from tables.layout import HOUR_MS
+from tables.layout import DAY_MS, HOUR_MS
 
 __all__ = ["MOST_LABELS", "MOST_ROWS", "drift_and_report", "pieces", "read_window"]
 
@@ -40,6 +40,8 @@ _HEAD = 20
 """Bytes of a vector's message that say by which version of the catalog it was written."""
 Reader = Callable[[Settings, int], Awaitable[tuple[Vectors, list[Labelled]]]]
 
+_LONGEST_MS = 30 * DAY_MS
+"""How far back features look."""
 _SHOWN = 15
 """Columns in the table that have not changed."""
 
@@ -225,6 +227,8 @@ def _print(out: Console, found: Look, told: dict[str, Any], *, everything: bool)
         out.print("[yellow]Too few payments to compare.[/] --hours takes a longer window.")
     else:
         out.print(_drift_table(found, everything=everything))
+        if told["until"] - told["from"] < _LONGEST_MS:
+            out.print("[dim]The training window is shorter than features look back: their histories still grew.[/]")
         alarms = found.drift.alarms
         by_chance = f"by chance alone {found.drift.alarm_rate:.0%} of looks raise an alarm, at most"
         out.print(

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -26,7 +27,7 @@ from models.streaming_evaluation import SCORERS, LivedStream, StreamPlan, live_t
 from models.training_set import UNKNOWN, TrainingSet, TrainingSetError
 from ops.labelled_files import LabelColumns, file_set
 from ops.mapping import load_mapping
-from ops.proof import BASES, CONFIDENCE, Novelty, catching_up, judge, middle, verdict
+from ops.proof import BASES, CONFIDENCE, Novelty, catching_up, judge, middle, outcome, verdict
 from ops.recorded import Simulation, simulated_set
 from tables.layout import DAY_MS, HOUR_MS
 from tables.typologies import TYPOLOGIES
@@ -37,6 +38,9 @@ Advance = Callable[[float], None]
 
 _SIMULATING = 0.3
 """Share of a stream's time that making it takes, about; the rest is living through it."""
+
+_LIVED = 0.9
+"""Share of the time after which all that is left is to judge."""
 
 _LEARNERS = ("online", "batch static", "batch daily", "blend")
 _WORDS = {
@@ -167,7 +171,7 @@ def evaluate_and_report(
             stage = _stages(advance, 0, 1)
             rows = _read(settings, source, stage(f"{source.path.name}: deciding", 0.0))
             lived.append(live_through(rows, plan, progress=stage(f"{source.path.name}: living", _SIMULATING)))
-    report = _report(source, plan, names, lived, resamples)
+        report = _report(source, plan, names, lived, resamples, lambda share: advance("judging", _LIVED + share / 10))
     if as_json:
         print(json.dumps(_plain(report), indent=2, allow_nan=False))  # noqa: T201 - for a pipe, not for the eye
     else:
@@ -199,6 +203,7 @@ def _report(
     names: Sequence[str],
     lived: Sequence[LivedStream],
     resamples: int,
+    progress: Advance,
 ) -> dict[str, Any]:
     report: dict[str, Any] = {
         "source": asdict(source),
@@ -207,13 +212,17 @@ def _report(
         "streams": [_extent(name, each) for name, each in zip(names, lived, strict=True)],
         "against": {},
     }
-    for basis in BASES:
-        judged = [judge(each, basis, seed=plan.seed + place, resamples=resamples) for place, each in enumerate(lived)]
-        found = [each for each in judged if each is not None]
+    for number, basis in enumerate(BASES):
+        found = []
+        for place, each in enumerate(lived):
+            judged = judge(each, basis, seed=plan.seed + place, resamples=resamples)
+            found += [] if judged is None else [judged]
+            progress((number + (place + 1) / len(lived)) / len(BASES))
         if len(found) < len(lived):
             continue
         said = verdict(found)
         report["against"][basis] = {
+            "most": {share_name(share): _most(lived, basis, share) for share in ALERT_SHARES},
             "scores": _intervals(said.pop("pooled")),
             "by_stream": [_intervals(each) for each in found],
             **said,
@@ -247,6 +256,13 @@ def _extent(name: str, lived: LivedStream) -> dict[str, Any]:
         "online_frauds": lived.published[-1].frauds,
         "online_weight_by_day": [each.weight for each in daily.values()],
     }
+
+
+def _most(lived: Sequence[LivedStream], basis: str, share: float) -> float:
+    """Return the share of frauds that a perfect scorer would catch with so many alerts, as a mean over streams."""
+    outcomes = [outcome(each.rows, basis)[0] for each in lived]
+    rates = [(each == 1).sum() / (each != UNKNOWN).sum() for each in outcomes]
+    return float(np.mean([min(1.0, share / rate) for rate in rates]))
 
 
 def _intervals(found: dict[str, dict[str, Draws]]) -> dict[str, Any]:
@@ -304,6 +320,8 @@ def _print_scores(out: Console, basis: str, found: dict[str, Any], streams: int)
         digits = 4 if metric in ("log_loss", "calibration_error") else 3
         table.add_row(words, *(_cell(found["scores"][name].get(metric), digits) for name in SCORERS))
     out.print(table)
+    most = (f"{share:.1%} alerts {found['most'][share_name(share)]:.3f}" for share in ALERT_SHARES)
+    out.print(f"What can be caught at most: at {', at '.join(most)} of the frauds.")
 
 
 def _cell(interval: dict[str, float] | None, digits: int) -> str:
@@ -358,7 +376,7 @@ def _stages(advance: Callable[[str, float], None], number: int, streams: int) ->
     """Return what makes the progress of one stage of one stream that of the whole."""
 
     def stage(words: str, begins: float) -> Advance:
-        room = (1.0 - _SIMULATING) if begins else _SIMULATING
-        return lambda share: advance(words, (number + begins + room * share) / streams)
+        room = 1.0 - _SIMULATING if begins else _SIMULATING
+        return lambda share: advance(words, _LIVED * (number + begins + room * share) / streams)
 
     return stage

@@ -19,7 +19,7 @@ from models.streaming_evaluation import PROBABILITIES, LivedStream
 from models.training_set import UNKNOWN, TrainingSet, TrainingSetError
 from tables.layout import DAY_MS, HOUR_MS
 
-__all__ = ["BASES", "CONFIDENCE", "PARTS", "Novelty", "catching_up", "judge", "middle", "verdict"]
+__all__ = ["BASES", "CONFIDENCE", "PARTS", "Novelty", "catching_up", "judge", "middle", "outcome", "verdict"]
 
 BASES = ("truth", "labels")
 """What scores are judged against: what happened (only a simulator knows), and what the bank came to know."""
@@ -71,17 +71,17 @@ def judge(lived: LivedStream, basis: str, *, seed: int, resamples: int = 200) ->
     TrainingSetError
         When the judged part has no fraud.
     """
-    outcome, weights = _outcome(lived.rows, basis)
-    known = outcome != UNKNOWN
+    frauds, weights = outcome(lived.rows, basis)
+    known = frauds != UNKNOWN
     if basis == "truth" and not known.any():
         return None
-    if not (outcome == 1).any():
+    if not (frauds == 1).any():
         raise TrainingSetError(
             f"evaluation: expected frauds after the warm-up, got none among {int(known.sum())} payments: take a longer "
             "stream, a shorter warm-up or, of a simulation, more frauds"
         )
     return draw(
-        outcome[known] == 1,
+        frauds[known] == 1,
         {name: values[known] for name, values in lived.scores.items()},
         lived.rows.event_time[known],
         weights[known],
@@ -92,8 +92,20 @@ def judge(lived: LivedStream, basis: str, *, seed: int, resamples: int = 200) ->
     )
 
 
-def _outcome(rows: TrainingSet, basis: str) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
-    """Return what is judged against, and what each row weighs: the truth, or the last that the bank has heard."""
+def outcome(rows: TrainingSet, basis: str) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+    """Return what is judged against, and what each row weighs: the truth, or the last that the bank has heard.
+
+    Parameters
+    ----------
+    rows
+        Labelled.
+    basis
+        One of `BASES`.
+
+    Returns
+    -------
+    Labels (1, 0 or UNKNOWN) and weights, shape (n,) each.
+    """
     if basis == "truth":
         return rows.truth, np.ones(len(rows))
     labels, weights = np.full(len(rows), UNKNOWN, np.int8), np.ones(len(rows))

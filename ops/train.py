@@ -26,6 +26,7 @@ from app.model_registry import open_registry
 from app.settings import Settings
 from models.assessment import ALERT_SHARES, share_name
 from models.batch_model import BatchModel
+from models.drift_look import reference_of
 from models.gates import Gate, judge_challenger
 from models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry, RegistryError
 from models.training import TrainedModel, TrainingPlan, train
@@ -93,11 +94,13 @@ def train_and_report(
         plan = TrainingPlan(maturity_ms, seed=seed, rounds=rounds, name=registry.name)
         trained = train(rows, plan, champion=champion, progress=step("Learning"))
         step("Logging")(None)
+        learned_from = rows.take(rows.event_time < trained.model.trained_until)
         number = registry.log_training(
             trained,
             facts={**_facts(), "source": "pix-labelled" if simulation is None else f"simulation {asdict(simulation)}"},
             figures=training_figures(trained),
             test_rows=_kept(trained.test, seed).to_bytes(),
+            reference=reference_of(trained.test, trained.model, learned_from).to_bytes(),
         )
     if as_json:
         _print_json({"version": number, "data": trained.data, **trained.report})

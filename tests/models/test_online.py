@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from app.domain.labelled import Labelled
 from models.online import CheckpointError, LearnReport, OnlineLearner
 from models.online_snapshot import OnlineSnapshot, OnlineSnapshotError
+from models.prequential import BLEND_MOST
 
 FEATURES = 12
 NAMES = [f"feature_{number}" for number in range(FEATURES)]
@@ -291,8 +292,21 @@ def test_a_batch_model_that_knows_all_leaves_no_weight(*, good: bool) -> None:
     if good:
         assert max(steps) == 0.0
     else:
-        assert 0.2 < max(steps) <= 0.7
-        assert np.max(np.abs(np.diff(steps, prepend=0.0))) <= 0.25 * 0.7 + 1e-9
+        assert 0.1 < max(steps) <= BLEND_MOST
+        assert np.max(np.abs(np.diff(steps, prepend=0.0))) <= 0.25 * BLEND_MOST + 1e-9
+
+
+def test_weight_is_earned_by_what_was_answered_then() -> None:
+    """Not by what the model would say at maturity, having learned labels that nobody knew when it was asked."""
+    messages = _stream()
+    rate = float(np.mean([message.label or 0 for message in messages]))
+    asked = _with_batch(messages, [rate] * len(messages))
+    useless = [msgspec.structs.replace(message, online_score=rate) for message in asked]
+    fresh, recorded = _learner(), _learner()
+    fresh.learn(asked)
+    recorded.learn(useless)
+    assert fresh.blend_weight > 0.0
+    assert recorded.blend_weight == 0.0
 
 
 def test_drift_is_counted() -> None:

@@ -114,7 +114,8 @@ def test_the_calibration_puts_right_what_the_window_shows() -> None:
 def test_a_better_model_earns_weight() -> None:
     """And no more than the bound, however good it is."""
     assert earned_weight(_seen(4, online_noise=0.1, base_noise=3.0)) == pytest.approx(BLEND_MOST)
-    assert 0.0 < earned_weight(_seen(5)) < BLEND_MOST
+    assert 0.0 < earned_weight(_seen(5), 1.0) < 1.0
+    assert earned_weight(_seen(5), 0.2) == pytest.approx(0.2)
 
 
 def test_the_earned_weight_loses_least() -> None:

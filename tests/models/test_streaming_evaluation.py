@@ -141,10 +141,16 @@ def test_labels_are_learned_when_they_mature() -> None:
 
 def test_too_little_is_told() -> None:
     """With what to do about it."""
-    with pytest.raises(TrainingSetError, match=r"10 frauds at least.*a shorter maturity"):
+    with pytest.raises(TrainingSetError, match=r"5 frauds at least to train with.*a shorter maturity"):
         live_through(_stream().take(slice(0, 120)), PLAN)
     with pytest.raises(TrainingSetError, match="expected labelled payments, got none"):
         live_through(_stream().take(slice(0, 0)), PLAN)
+    silent = _stream().states.copy()
+    silent["label"][silent["known_at"] == _stream().event_time[silent["row"]] + MATURITY_MS] = UNKNOWN
+    late = _stream().states.copy()
+    late["known_at"] += HOUR_MS
+    with pytest.raises(TrainingSetError, match="the online model has nothing to learn from"):
+        live_through(replace(_stream(), states=np.concatenate([silent, late])), PLAN)
     with pytest.raises(ValueError, match="warm_up: expected a share"):
         StreamPlan(warm_up=1.0)
 

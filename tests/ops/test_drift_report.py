@@ -18,11 +18,11 @@ from rich.console import Console
 
 from app.domain.labelled import Labelled, encode_labelled
 from app.domain.vectors import Vectors, decode_vectors, encode_vectors
-from app.model_reference import REFERENCE_ARTIFACT, champion_reference_look, reference_of_version
+from app.model_reference import champion_reference_look, reference_of_version
 from app.settings import Settings, load_settings
 from app.topics import FEATURES, LABELLED
 from models.drift_look import look, matured_rows, reference_of
-from models.drift_reference import DriftError, Reference
+from models.drift_reference import REFERENCE_ARTIFACT, DriftError, Reference
 from models.registry import Registry, RegistryError, local_registry
 from models.training import TrainedModel, TrainingPlan, train
 from models.training_set import TrainingSet

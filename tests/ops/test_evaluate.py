@@ -105,7 +105,7 @@ def test_a_file_is_judged_by_its_labels(settings: Settings, labelled_file: Path)
 def test_labels_that_mature_after_the_file_ends_teach_nothing(settings: Settings, labelled_file: Path) -> None:
     """And that is said; by default a label matures as the settings say, after eight days."""
     out, _ = _shown()
-    with pytest.raises(TrainingSetError, match=r"got 0 among 0 payments .* a shorter maturity"):
+    with pytest.raises(TrainingSetError, match=r"got 0 and 0 among 0 payments .* a shorter maturity"):
         evaluate_and_report(settings, out, FileSource(labelled_file, columns=LabelColumns("golpe")), plan=PLAN)
 
 

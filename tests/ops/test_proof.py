@@ -135,6 +135,6 @@ def test_catching_up_is_counted_in_labels_and_hours() -> None:
 
 def test_never_is_more_than_any_number() -> None:
     """In the median over streams."""
-    entries = [{"labels": 3}, {"labels": None}, {"labels": 7}]
+    entries: list[dict[str, Any]] = [{"labels": 3}, {"labels": None}, {"labels": 7}]
     assert middle(entries, "labels") == 7
     assert middle(entries[1:2], "labels") is None
