@@ -19,20 +19,23 @@ from app import drift_metrics
 from app.clock import Clock
 from app.domain.labelled import Labelled
 from app.domain.records import Records
-from app.domain.vectors import Vectors, decode_vectors
+from app.domain.vectors import decode_latest
 from models.drift_look import MATURED_DTYPE, Look, look, matured_rows
 from models.drift_reference import Reference
 
-__all__ = ["DriftWatch"]
+__all__ = ["DriftWatch", "ReferenceLook"]
 
 log = structlog.get_logger(__name__)
 
-_HEAD = 20
-"""Bytes of a vector's message that say by which version of the catalog it was written."""
 _DRAWS = 50
 """Of labels, for an estimate whose interval nobody sees."""
 _AT_ONCE = 0.05
 """Share of the sample that a burst may fill."""
+
+
+ReferenceLook = Callable[[int], tuple[int, Reference | None]]
+"""A look at the registry: takes the version that is held (0: none), returns the champion's (0: none), and its training
+window where it is another one. May block, and may raise anything."""
 
 
 class DriftWatch(Service):
@@ -43,8 +46,7 @@ class DriftWatch(Service):
     clock
         Of the process.
     reference_look
-        At the registry; takes the version that is held (0: none), returns the champion's (0: none) and its training
-        window where it is another one. May block, and may raise anything. None: nothing is watched.
+        At the registry. None: nothing is watched.
     poll_s
         Between two looks at the registry.
     every_s
@@ -58,7 +60,7 @@ class DriftWatch(Service):
     def __init__(
         self,
         clock: Clock,
-        reference_look: Callable[[int], tuple[int, Reference | None]] | None,
+        reference_look: ReferenceLook | None,
         poll_s: float,
         *,
         every_s: float = 60.0,
@@ -186,8 +188,7 @@ class DriftWatch(Service):
 def _look(
     reference: Reference, version: int, values: list[bytes], labels: list[tuple[Any, ...]], delays_ms: list[int]
 ) -> Look:
-    # After an upgrade the sample holds vectors of two catalogs: the last one's is the one in force.
-    vectors: Vectors = decode_vectors([each for each in values if each[:_HEAD] == values[-1][:_HEAD]])
+    vectors = decode_latest(values)
     told, delays = np.array(labels, MATURED_DTYPE), np.array(delays_ms, np.int64)
     # Gauges have no intervals.
     return look(reference, vectors, told, delays, version=version, draws=_DRAWS, resamples=0)

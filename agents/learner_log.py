@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from app.domain.labelled import LabelledError, decode_labelled
+from app.topic_reading import extent, open_reader, stretches
 from app.topics import LABELLED, ONLINE_MODEL
 
 __all__ = ["CHECKPOINT_KEY", "SNAPSHOT_KEY", "Checkpoint", "encode_checkpoint", "read_checkpoint", "read_places"]
@@ -61,12 +61,14 @@ async def read_checkpoint(connection: Mapping[str, Any]) -> Checkpoint | None:
         Arguments of aiokafka's clients.
     """
     place = TopicPartition(ONLINE_MODEL.name, 0)
-    async with _reader(connection, place) as (consumer, start, end):
-        for first in dict.fromkeys((max(start, end - _LAST_RECORDS), start)):
+    async with open_reader(connection) as consumer:
+        begin, end = await extent(consumer, place)
+        for first in dict.fromkeys((max(begin, end - _LAST_RECORDS), begin)):
             found = None
-            async for record in _records(consumer, place, first, end):
-                if record.key == CHECKPOINT_KEY and record.value is not None:
-                    found = record.value
+            async for stretch in stretches(consumer, place, first, end):
+                for key, value in zip(stretch.keys, stretch.values, strict=True):
+                    if key == CHECKPOINT_KEY and value is not None:
+                        found = value
             if found is not None:
                 return _decode(found)
         return None
@@ -77,35 +79,16 @@ async def read_places(connection: Mapping[str, Any]) -> dict[int, int]:
     checkpoint = await read_checkpoint(connection)
     places = {} if checkpoint is None else dict(checkpoint.positions)
     place = TopicPartition(LABELLED.name, 0)
-    async with _reader(connection, place) as (consumer, start, end):
-        first = start if checkpoint is None else min(max(start, checkpoint.next_offset), end)
-        async for record in _records(consumer, place, first, end):
-            try:
-                message = decode_labelled(record.value)
-            except LabelledError:
-                continue
-            if message.kind == "MATURED":
-                partition, offset = message.place
-                places[partition] = max(places.get(partition, -1), offset)
+    async with open_reader(connection) as consumer:
+        begin, end = await extent(consumer, place)
+        first = begin if checkpoint is None else min(max(begin, checkpoint.next_offset), end)
+        async for stretch in stretches(consumer, place, first, end):
+            for value in stretch.values:
+                try:
+                    message = decode_labelled(value)
+                except LabelledError:
+                    continue
+                if message.kind == "MATURED":
+                    partition, offset = message.place
+                    places[partition] = max(places.get(partition, -1), offset)
     return places
-
-
-@asynccontextmanager
-async def _reader(connection: Mapping[str, Any], place: TopicPartition) -> AsyncIterator[tuple[Any, int, int]]:
-    consumer = AIOKafkaConsumer(**connection, enable_auto_commit=False, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        start = (await consumer.beginning_offsets([place]))[place]
-        end = (await consumer.end_offsets([place]))[place]
-        consumer.assign([place])
-        yield consumer, start, end
-    finally:
-        await consumer.stop()
-
-
-async def _records(consumer: Any, place: TopicPartition, first: int, end: int) -> AsyncIterator[Any]:  # noqa: ANN401
-    consumer.seek(place, first)
-    while await consumer.position(place) < end:
-        for records in (await consumer.getmany(timeout_ms=200)).values():
-            for record in records:
-                yield record

@@ -15,6 +15,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from mode import Service
 
+from agents.learner_log import SNAPSHOT_KEY
 from app import metrics
 from app.topics import ONLINE_MODEL
 from models.batch_model import BatchModel, BatchModelError
@@ -22,12 +23,9 @@ from models.ensemble import NO_MODELS, Models
 from models.online_snapshot import OnlineSnapshot, OnlineSnapshotError
 from models.receiver_stage import FEATURES_VERSION
 
-__all__ = ["MAX_MODEL_BYTES", "SNAPSHOT_KEY", "Look", "RejectedModelError", "ServedModels", "checked"]
+__all__ = ["MAX_MODEL_BYTES", "Look", "RejectedModelError", "ServedModels", "checked"]
 
 log = structlog.get_logger(__name__)
-
-SNAPSHOT_KEY = b"snapshot"
-"""Of the snapshot on `pix-online-model`."""
 
 MAX_MODEL_BYTES = 4 << 20
 """Every shard keeps the models that it decides by in its checkpoints."""

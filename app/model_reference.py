@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from agents.drift import ReferenceLook
 from models.batch_model import BatchModel
 from models.drift_look import reference_of
 from models.drift_reference import REFERENCE_ARTIFACT, Reference
 from models.registry import CHAMPION, Registry, RegistryError
 from models.training_set import TrainingSet
 
-__all__ = ["ReferenceLook", "champion_reference_look", "reference_of_version"]
-
-ReferenceLook = Callable[[int], tuple[int, Reference | None]]
-"""A look at the registry: takes the version that is held (0: none), returns the champion's (0: none), and its training
-window where it is another one. May block, and may raise anything."""
+__all__ = ["champion_reference_look", "reference_of_version"]
 
 
 def reference_of_version(registry: Registry, version: int) -> tuple[Reference, str]:

@@ -9,16 +9,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
 from app.domain.labelled import Labelled, decode_labelled
-from app.domain.vectors import Vectors, decode_vectors
+from app.domain.vectors import Vectors, decode_latest
 from app.kafka_options import client_options
 from app.model_reference import reference_of_version
 from app.model_registry import open_registry
 from app.settings import Settings
+from app.topic_reading import open_reader, stretches
 from app.topics import FEATURES, LABELLED, Topic
 from models.batch_model import BatchModel
 from models.drift import Finding
@@ -36,8 +37,6 @@ MOST_LABELS = 50_000
 
 _PIECES = 20
 """Of each partition, that the payments are read in."""
-_HEAD = 20
-"""Bytes of a vector's message that say by which version of the catalog it was written."""
 Reader = Callable[[Settings, int], Awaitable[tuple[Vectors, list[Labelled]]]]
 
 _LONGEST_MS = 30 * DAY_MS
@@ -153,23 +152,20 @@ async def read_window(
     -------
     Payments as the present version of the catalog wrote them, and messages of `pix-labelled`.
     """
-    consumer = AIOKafkaConsumer(**client_options(settings), group_id=None, enable_auto_commit=False)
-    await consumer.start()
-    try:
+    async with open_reader(client_options(settings)) as consumer:
         spans = await _spans(consumer, features.name, settings.partitions, begin_ms)
-        values: list[bytes] = []
+        values: list[bytes | None] = []
         for place, (begin, end) in spans.items():
             for first, past in pieces(begin, end, max(1, rows // len(spans)), _PIECES):
-                values += [each.value or b"" async for each in _records(consumer, place, first, past)]
+                async for stretch in stretches(consumer, place, first, past):
+                    values += stretch.values
         told = [
-            decode_labelled(each.value)
+            decode_labelled(value)
             for place, (begin, end) in (await _spans(consumer, labelled.name, 1, begin_ms)).items()
-            async for each in _records(consumer, place, max(begin, end - labels), end)
+            async for stretch in stretches(consumer, place, max(begin, end - labels), end)
+            for value in stretch.values
         ]
-    finally:
-        await consumer.stop()
-    # After an upgrade the window holds vectors of two catalogs: the last one's is the one in force.
-    return decode_vectors([each for each in values if each[:_HEAD] == values[-1][:_HEAD]]), told
+    return decode_latest(values), told
 
 
 async def _spans(
@@ -197,22 +193,6 @@ def pieces(begin: int, end: int, most: int, count: int) -> Iterator[tuple[int, i
     for number in range(1, count + 1):
         past = begin + (end - begin) * number // count
         yield past - length, past
-
-
-async def _records(consumer: AIOKafkaConsumer, place: TopicPartition, first: int, past: int) -> Any:  # noqa: ANN401 - an asynchronous iterator
-    if first >= past:
-        return
-    consumer.assign([place])
-    consumer.seek(place, first)
-    position = first
-    while position < past:
-        fetched: dict[TopicPartition, list[ConsumerRecord]] = await consumer.getmany(
-            place, timeout_ms=500, max_records=min(past - position, 2_000)
-        )
-        for record in fetched.get(place, []):
-            if record.offset < past:
-                yield record
-        position = await consumer.position(place)
 
 
 # -- what is shown

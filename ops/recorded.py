@@ -6,12 +6,12 @@ know, when it does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from agents.controls import DEFAULT_RULES, read_pack
 from app.domain.feedback import decode_feedback
@@ -23,6 +23,7 @@ from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
 from app.kafka_options import client_options
 from app.settings import Settings
+from app.topic_reading import extent, open_reader, stretches
 from app.topics import LABELLED, Topic
 from models.labelling import Label, LabelState, statement
 from models.marking import mark_receivers
@@ -319,24 +320,14 @@ async def recorded_set(
     return training_set(messages, maturity_ms=maturity_ms)
 
 
-async def _read(settings: Settings, topic: Topic, progress: Progress) -> Any:  # noqa: ANN401 - an asynchronous iterator of Labelled
+async def _read(settings: Settings, topic: Topic, progress: Progress) -> AsyncIterator[Labelled]:
     place = TopicPartition(topic.name, 0)
-    consumer = AIOKafkaConsumer(**client_options(settings), group_id=None, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        consumer.assign([place])
-        await consumer.seek_to_beginning(place)
-        end = (await consumer.end_offsets([place]))[place]
-        begin = position = await consumer.position(place)
-        while position < end:
-            fetched = await consumer.getmany(place, timeout_ms=500, max_records=2_000)
-            for record in fetched.get(place, []):
-                if record.offset < end:
-                    yield decode_labelled(record.value)
-            position = await consumer.position(place)
-            progress(min((position - begin) / max(end - begin, 1), 1.0))
-    finally:
-        await consumer.stop()
+    async with open_reader(client_options(settings)) as consumer:
+        begin, end = await extent(consumer, place)
+        async for stretch in stretches(consumer, place, begin, end):
+            for value in stretch.values:
+                yield decode_labelled(value)
+            progress((stretch.next_offset - begin) / (end - begin))
 
 
 def _labelled_set(messages: Iterable[Labelled], maturity_ms: int) -> TrainingSet:

@@ -15,7 +15,6 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -28,6 +27,7 @@ from app.domain.transaction import TransactionDecoder
 from app.domain.vectors import decode_vectors
 from app.kafka_options import client_options
 from app.settings import Settings
+from app.topic_reading import extent, open_reader, stretches
 from app.topics import DECISIONS, ENRICHED, FEATURES, LISTS, Topic
 from models.ensemble import no_scores
 from models.judging import Observed, judge, quote_models, recorded_scores
@@ -41,7 +41,6 @@ from ops.mapping import FileMapping
 __all__ = ["ReplayReport", "replay_file", "replay_topics"]
 
 _EXAMPLES = 10
-_CHUNK_ROWS = 2000
 _NO_MODEL = b'"online_model":null,"batch_model":null'
 
 Progress = Callable[[float], None]
@@ -171,8 +170,8 @@ async def replay_topics(settings: Settings, pack: RulePack, *, progress: Progres
     aiokafka.errors.KafkaError
         When the cluster cannot be reached.
     """
-    log = await _Log.open(client_options(settings), settings.partitions)
-    try:
+    async with open_reader(client_options(settings)) as consumer:
+        log = _Log(consumer, settings.partitions)
         report = ReplayReport(after=pack.name)
         history = await _list_history(log, settings)
         live = {record.key: record.value async for record in log.records(DECISIONS)}
@@ -193,8 +192,6 @@ async def replay_topics(settings: Settings, pack: RulePack, *, progress: Progres
                     progress(done / total)
                 await asyncio.sleep(0)
         return report
-    finally:
-        await log.close()
 
 
 def _decide_again(
@@ -277,48 +274,22 @@ class _Log:
         self._consumer = consumer
         self._partitions = partitions
 
-    @classmethod
-    async def open(cls, connection: dict[str, Any], partitions: int) -> _Log:
-        consumer = AIOKafkaConsumer(**connection, group_id=None, enable_auto_commit=False)
-        await consumer.start()
-        return cls(consumer, partitions)
-
-    async def close(self) -> None:
-        await self._consumer.stop()
-
     def partitions(self, topic: Topic) -> range:
         return range(topic.partitions or self._partitions)
 
     async def begin(self, topic: Topic, partition: int) -> int:
-        place = TopicPartition(topic.name, partition)
-        return int((await self._consumer.beginning_offsets([place]))[place])
+        return (await extent(self._consumer, TopicPartition(topic.name, partition)))[0]
 
     async def size(self, topic: Topic) -> int:
-        places = [TopicPartition(topic.name, partition) for partition in self.partitions(topic)]
-        begins = await self._consumer.beginning_offsets(places)
-        ends = await self._consumer.end_offsets(places)
-        return int(sum(ends[place] - begins[place] for place in places))
+        extents = [
+            await extent(self._consumer, TopicPartition(topic.name, number)) for number in self.partitions(topic)
+        ]
+        return sum(end - begin for begin, end in extents)
 
     async def stretches(self, topic: Topic, partition: int) -> AsyncIterator[Stretch]:
         place = TopicPartition(topic.name, partition)
-        self._consumer.assign([place])
-        await self._consumer.seek_to_beginning(place)
-        end = (await self._consumer.end_offsets([place]))[place]
-        base = await self._consumer.position(place)
-        while base < end:
-            fetched = await self._consumer.getmany(place, timeout_ms=500, max_records=_CHUNK_ROWS)
-            records = [record for record in fetched.get(place, []) if record.offset < end]
-            position = min(await self._consumer.position(place), end)
-            if position > base:
-                yield Stretch(
-                    base,
-                    position,
-                    [record.key for record in records],
-                    [record.value for record in records],
-                    [record.offset for record in records],
-                    [record.timestamp for record in records],
-                )
-            base = position
+        async for stretch in stretches(self._consumer, place, *await extent(self._consumer, place)):
+            yield stretch
 
     async def records(self, topic: Topic) -> AsyncIterator[_Record]:
         for partition in self.partitions(topic):

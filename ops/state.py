@@ -17,6 +17,7 @@ from app.domain.pix_keys import deduce_key_type
 from app.domain.siphash import HashKey, hash_account, hash_pix_key
 from app.kafka_options import client_options
 from app.settings import Settings
+from app.topic_reading import extent, open_reader, stretches
 from app.topics import PAYERS_TABLE, RECEIVERS_TABLE, changelog
 from tables.profiles import Profiles
 
@@ -85,29 +86,21 @@ async def read_profiles(settings: Settings, key: str, at_ms: int) -> list[Profil
         raise KeyFormError(
             f"expected a Pix key (CPF, CNPJ, +phone, e-mail, EVP) or ISPB/ACCOUNT, got {len(key)} characters"
         )
-    consumer = AIOKafkaConsumer(**client_options(settings), group_id=None, enable_auto_commit=False)
-    await consumer.start()
-    try:
+    async with open_reader(client_options(settings)) as consumer:
         views = []
         for stage, table, partition in places:
             place = TopicPartition(changelog(settings.app_id, table).name, partition)
             blob = await _last_value(consumer, place, hashed.to_bytes(8, "little"))
             views.append(ProfileView(stage, f"{hashed:016x}", partition, _values(stage, hashed, blob, at_ms)))
         return views
-    finally:
-        await consumer.stop()
 
 
 async def _last_value(consumer: AIOKafkaConsumer, place: TopicPartition, key: bytes) -> bytes | None:
-    consumer.assign([place])
-    await consumer.seek_to_beginning(place)
-    end = (await consumer.end_offsets([place]))[place]
     last: bytes | None = None
-    while await consumer.position(place) < end:
-        fetched = await consumer.getmany(place, timeout_ms=500)
-        for record in fetched.get(place, []):
-            if record.key == key:
-                last = record.value
+    async for stretch in stretches(consumer, place, *await extent(consumer, place)):
+        for found, value in zip(stretch.keys, stretch.values, strict=True):
+            if found == key:
+                last = value
     return last
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.domain.byte_column import ByteColumn
 
-__all__ = ["VECTOR_ROW_DTYPE", "FeatureVectorError", "Vectors", "decode_vectors", "encode_vectors"]
+__all__ = ["VECTOR_ROW_DTYPE", "FeatureVectorError", "Vectors", "decode_latest", "decode_vectors", "encode_vectors"]
 
 _MAGIC = b"PXG2"
 
@@ -117,6 +117,18 @@ def decode_vectors(values: Sequence[bytes | None]) -> Vectors:
             raise FeatureVectorError(f"pix-features: expected {name} {messages[name][0]!r} as in the first message, "
                                      f"got {other[0]!r}")  # fmt: skip
     return Vectors(messages["row"], messages["vector"], bytes(messages["fingerprint"][0]).decode(errors="replace"))
+
+
+def decode_latest(values: Sequence[bytes | None]) -> Vectors:
+    """Read those messages that were written under the same catalog as the last: after an upgrade, the one in force.
+
+    Raises
+    ------
+    FeatureVectorError
+        When the last one is no vector, or one like it is cut.
+    """
+    start = (values[-1] or b"")[:_ROW] if len(values) else b""
+    return decode_vectors([value for value in values if value is not None and value[:_ROW] == start])
 
 
 def _message_dtype(features: int) -> np.dtype[np.void]:

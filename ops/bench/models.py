@@ -10,7 +10,7 @@ import time
 
 from aiokafka import AIOKafkaProducer
 
-from agents.served_models import SNAPSHOT_KEY
+from agents.learner_log import SNAPSHOT_KEY
 from app.model_registry import open_registry
 from app.topics import ONLINE_MODEL
 from models.online import OnlineLearner
