@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from app.domain.feedback import Feedback, decode_feedback
 from app.domain.field_checks import TimeLimits
 from app.domain.labelled import Kind, encode_labelled
-from app.domain.records import GapError, Records, from_offset
+from app.domain.records import Records, unread
 from app.domain.rejection import Reason, Rejection, Source, encode_dead_letter
 from app.domain.vectors import FeatureVectorError, Vectors, decode_vectors
 from app.topics import FEATURES, FEEDBACK, LABELLED, REJECTED
@@ -180,11 +180,13 @@ class Joiner:
         GapError
             When it does not start where the last one ended.
         """
-        records = _continue(records, self.positions.features, f"{FEATURES.name}-{self.partition}")
-        self.positions.features = records.next_offset
         output = JoinOutput()
+        fresh = unread(records, self.positions.features, f"{FEATURES.name}-{self.partition}")
+        if fresh is None:
+            return self._finish([], output)
+        self.positions.features = fresh.next_offset
         messages: list[tuple[bytes, bytes]] = []
-        for offsets, vectors in _decode(records, output):
+        for offsets, vectors in _decode(fresh, output):
             chunk = self._date(offsets, vectors)
             chunk = chunk.take(self.awaiting.new(chunk.rows["id"]))
             self.awaiting.add(chunk, chunk.rows["scored"])
@@ -205,12 +207,14 @@ class Joiner:
         GapError
             When it does not start where the last one ended.
         """
-        records = _continue(records, self.positions.feedback, f"{FEEDBACK.name}-{self.partition}")
-        self.positions.feedback = records.next_offset
         output = JoinOutput()
+        fresh = unread(records, self.positions.feedback, f"{FEEDBACK.name}-{self.partition}")
+        if fresh is None:
+            return self._finish([], output)
+        self.positions.feedback = fresh.next_offset
         messages: list[tuple[bytes, bytes]] = []
         for key, value, offset, timestamp_ms in zip(
-            records.keys, records.values, records.offsets, records.timestamps_ms, strict=True
+            fresh.keys, fresh.values, fresh.offsets, fresh.timestamps_ms, strict=True
         ):
             feedback = decode_feedback(value, key, timestamp_ms, self._limits)
             if isinstance(feedback, Rejection):
@@ -367,15 +371,6 @@ class Joiner:
         output.labels[kind, label.basis, told] += 1
         message = labelled_message(kind, self.partition, vector, label, known_at)
         return bytes(vector.rows["id"][0]), encode_labelled(message)
-
-
-def _continue(records: Records, position: int | None, name: str) -> Records:
-    """Leave out what was taken up before."""
-    if position is None or records.base == position:
-        return records
-    if records.base > position:
-        raise GapError(f"{name}: expected a batch at offset {position}, got one at {records.base}")
-    return from_offset(records, position)
 
 
 def _decode(records: Records, output: JoinOutput) -> Iterator[tuple[NDArray[np.int64], Vectors]]:

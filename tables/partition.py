@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.byte_column import ByteColumn
-from app.domain.records import GapError, Records, from_offset
+from app.domain.records import Records, unread
 from tables.ids import IdMemory
 from tables.profiles import Profiles
 
@@ -80,16 +80,9 @@ class PartitionState:
         GapError
             When records between the position and `records` are missing.
         """
-        expected = self._next_offset.get(topic)
-        if expected is None or records.base == expected:
-            fresh: Records = records
-        elif records.next_offset <= expected:
-            return None
-        elif records.base < expected:
-            fresh = from_offset(records, expected)
-        else:
-            raise GapError(f"{topic}: expected offset {expected}, got {records.base}; records are missing between them")
-        self._next_offset[topic] = records.next_offset
+        fresh = unread(records, self._next_offset.get(topic), topic)
+        if fresh is not None:
+            self._next_offset[topic] = records.next_offset
         return fresh
 
     def first_sightings(

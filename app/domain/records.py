@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["GapError", "Records", "Stretch", "before_offset", "from_offset"]
+__all__ = ["GapError", "Records", "Stretch", "before_offset", "from_offset", "unread"]
 
 
 class Records(Protocol):
@@ -74,3 +74,20 @@ def before_offset(records: Records, offset: int) -> Stretch:
         records.offsets[:past],
         records.timestamps_ms[:past],
     )
+
+
+def unread(records: Records, position: int | None, topic: str) -> Records | None:
+    """What of `records` a reader at `position` has not read yet; None if nothing. Without a position, all of it.
+
+    Raises
+    ------
+    GapError
+        When records between the position and `records` are missing.
+    """
+    if position is None or records.base == position:
+        return records
+    if records.next_offset <= position:
+        return None
+    if records.base > position:
+        raise GapError(f"{topic}: expected offset {position}, got {records.base}; records are missing between them")
+    return from_offset(records, position)

@@ -362,7 +362,7 @@ def test_a_gap_stops_and_what_was_read_is_passed_over(tmp_path: Path) -> None:
     """Positions are the store's."""
     run = Run(world(9), tmp_path, _policy())
     run.step(vectors=True, most=10, produced=(10, 0))
-    with pytest.raises(GapError, match="pix-features-3: expected a batch at offset 10, got one at 11"):
+    with pytest.raises(GapError, match="pix-features-3: expected offset 10, got 11; records are missing between them"):
         run.joiner.take_vectors(Stretch(11, 12, [b""], [b""], [11], [0]))
     held = run.joiner.positions.features
     part = run.world.features[5:10]
@@ -371,6 +371,9 @@ def test_a_gap_stops_and_what_was_read_is_passed_over(tmp_path: Path) -> None:
     )
     assert run.joiner.take_vectors(again).sends == []
     assert run.joiner.positions.features == held
+    long_ago = Stretch(5, 8, again.keys[:3], again.values[:3], again.offsets[:3], [0] * 3)
+    assert run.joiner.take_vectors(long_ago).sends == []
+    assert run.joiner.positions.features == held  # it never goes back
 
 
 def test_messages_of_other_versions(tmp_path: Path) -> None:
