@@ -12,10 +12,42 @@ from mode import Worker as ModeWorker
 from app.kafka_options import client_options
 from app.settings import Settings
 
-__all__ = ["Runner", "faust_credentials"]
+__all__ = ["Runner", "faust_options"]
 
 
-def faust_credentials(settings: Settings) -> Any:  # noqa: ANN401 - one of Faust's credential types, or None
+def faust_options(settings: Settings, name: str) -> dict[str, Any]:
+    """Return the options of Faust's app that all processes have in common.
+
+    Parameters
+    ----------
+    settings
+        Of the process.
+    name
+        Its own in the whole installation. Membership is static: who comes back under its name within the session gets
+        its partitions back.
+    """
+    return {
+        "broker": [f"kafka://{server.strip()}" for server in settings.broker.split(",")],
+        "broker_credentials": _credentials(settings),
+        "broker_session_timeout": settings.session_timeout_s,
+        "broker_heartbeat_interval": settings.session_timeout_s / 6,
+        "consumer_group_instance_id": name,
+        "broker_client_id": name,
+        "consumer_auto_offset_reset": "earliest",
+        "producer_linger": 0,
+        "stream_publish_on_commit": False,
+        "topic_partitions": settings.partitions,
+        # `pixguard topics` declares them, with the settings that Faust does not know.
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "web_enabled": False,
+        "store": "memory://",
+        "fetch_max_wait_ms": settings.fetch_max_wait_ms,
+        "fetch_max_records": settings.fetch_max_records,
+    }
+
+
+def _credentials(settings: Settings) -> Any:  # noqa: ANN401 - one of Faust's credential types, or None
     """Return how the broker is to be spoken to, as Faust wants it."""
     ssl_context = client_options(settings).get("ssl_context")
     if settings.security_protocol.startswith("SASL"):

@@ -27,7 +27,7 @@ from app.batching import BatchApp, packing, unpacking
 from app.clock import SYSTEM_CLOCK
 from app.connection import check_connection
 from app.domain.field_checks import TimeLimits
-from app.faust_running import Runner, faust_credentials
+from app.faust_running import Runner, faust_options
 from app.kafka_options import client_options
 from app.model_reference import champion_reference_look
 from app.model_registry import open_registry
@@ -139,23 +139,8 @@ def _faust_app(settings: Settings) -> LearnerApp:
     name = f"{settings.app_id}-learner-{settings.name}"
     app = LearnerApp(
         f"{settings.app_id}-learner",
-        broker=[f"kafka://{server.strip()}" for server in settings.broker.split(",")],
-        broker_credentials=faust_credentials(settings),
-        broker_session_timeout=settings.session_timeout_s,
-        broker_heartbeat_interval=settings.session_timeout_s / 6,
-        consumer_group_instance_id=name,
-        broker_client_id=name,
-        consumer_auto_offset_reset="earliest",
-        producer_linger=0,
-        stream_publish_on_commit=False,
-        topic_partitions=settings.partitions,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
+        **faust_options(settings, name),
         datadir=settings.data_dir / "faust" / name,
-        web_enabled=False,
-        store="memory://",
-        fetch_max_wait_ms=settings.fetch_max_wait_ms,
-        fetch_max_records=settings.fetch_max_records,
         fetch_pause_ms=_FETCH_PAUSE_MS,
     )
     # `web_enabled=False` alone leaves Faust's own web port open.

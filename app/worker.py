@@ -34,7 +34,7 @@ from app.connection import check_connection
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from app.faust_running import Runner, faust_credentials
+from app.faust_running import Runner, faust_options
 from app.kafka_options import client_options
 from app.model_registry import registry_look
 from app.settings import Settings
@@ -42,7 +42,6 @@ from app.topics import ENRICHED, PAYERS_TABLE, RECEIVERS_TABLE
 from app.web.api import create_app
 from app.web.service import WebService
 from app.worker_view import LiveView
-from models.explaining import reason_texts
 from models.payer_stage import PayerStage
 from models.pipeline import warm_up
 from models.receiver_stage import ReceiverStage
@@ -196,10 +195,9 @@ def build_node(settings: Settings) -> Node:
     receivers_agent(app, app.receivers.shards, outbox, view.watch_received)
     payers_agent(app, app.payers.shards, outbox, controls, view.watch_decided)
     feedback_agents(app, app.receivers.shards, outbox, settings.partitions, hash_key, limits)
-    rows = CATALOG.rows()
     pages = create_app(
         view,
-        features=[{**row, **dict(zip(("text", "text_pt"), reason_texts(row["name"]), strict=True))} for row in rows],
+        features=CATALOG.rows(),
         rules=lambda: controls.pack,
         asyncapi=render_asyncapi(settings.app_id),
         web_host=settings.web_host,
@@ -211,27 +209,10 @@ def build_node(settings: Settings) -> Node:
 def _faust_app(settings: Settings) -> PixguardApp:
     app = PixguardApp(
         settings.app_id,
-        broker=[f"kafka://{server.strip()}" for server in settings.broker.split(",")],
-        broker_credentials=faust_credentials(settings),
-        broker_session_timeout=settings.session_timeout_s,
-        broker_heartbeat_interval=settings.session_timeout_s / 6,
-        # Static membership: a worker that comes back under its name within the session gets its partitions back.
-        consumer_group_instance_id=f"{settings.app_id}-{settings.name}",
-        broker_client_id=f"{settings.app_id}-{settings.name}",
-        consumer_auto_offset_reset="earliest",
-        producer_linger=0,
-        stream_publish_on_commit=False,
-        topic_partitions=settings.partitions,
-        # `pixguard topics` declares them, with the settings that Faust does not know.
-        topic_allow_declare=False,
-        topic_disable_leader=True,
+        **faust_options(settings, f"{settings.app_id}-{settings.name}"),
         table_standby_replicas=settings.standby_replicas,
         datadir=settings.data_dir / "faust" / settings.name,
-        web_enabled=False,
-        store="memory://",
         TableManager=ShardTables,
-        fetch_max_wait_ms=settings.fetch_max_wait_ms,
-        fetch_max_records=settings.fetch_max_records,
         fetch_pause_ms=settings.fetch_pause_ms,
     )
     # `web_enabled=False` alone leaves Faust's own web port open.

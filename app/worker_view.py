@@ -17,6 +17,7 @@ from app.domain.rows import select
 from app.domain.siphash import HashKey, hash_account, hash_pix_key
 from app.settings import Settings
 from app.web.view import DecisionView, PartitionView, WorkerStatus
+from models.explaining import reason_sentences
 from models.payer_stage import PayerOutput
 from models.receiver_stage import FEATURES_VERSION, ReceiverOutput
 from tables.catalog import CATALOG
@@ -169,13 +170,17 @@ class _Seen(NamedTuple):
 def _render(seen: _Seen) -> DecisionView:
     row = seen.transaction
     initiation = int(row["initiation"])
+    decision = decode_decision(seen.message)
+    values = {name: None if np.isnan(x) else x for name, x in zip(CATALOG.names, seen.vector.tolist(), strict=True)}
+    features = [reason.feature for reason in decision.reasons if reason.feature is not None]
     return DecisionView(
-        decision=decode_decision(seen.message),
+        decision=decision,
         amount_centavos=int(row["amount_centavos"]),
         initiation=INITIATIONS[initiation - 1] if initiation else "",
         payer=f"{int(row['payer_account']):016x}",
         receiver=f"{int(row['receiver']):016x}",
         payer_ispb=bytes(row["payer_ispb"]).decode(),
         receiver_ispb=bytes(row["receiver_ispb"]).decode(),
-        values={name: None if np.isnan(x) else x for name, x in zip(CATALOG.names, seen.vector.tolist(), strict=True)},
+        values=values,
+        sentences={feature: reason_sentences(feature, values[feature]) for feature in features},
     )

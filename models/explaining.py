@@ -23,7 +23,7 @@ from tables.aggregates import Aggregate
 from tables.catalog import CATALOG, Entry, window_name
 from tables.features import Feature
 
-__all__ = ["ModelReason", "model_reasons", "reason_code", "reason_texts"]
+__all__ = ["ModelReason", "model_reasons", "reason_code", "reason_sentences", "reason_texts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,27 @@ class ModelReason:
         Name in the catalog.
     weight
         What the feature adds to the model's margin; above 0.
-    text_en, text_pt
-        One sentence, in English and Portuguese.
     value
         Of the feature; None where it is missing.
+    usual
+        What is usual of it; None where nothing is.
     """
 
     code: str
     feature: str
     weight: float
-    text_en: str
-    text_pt: str
     value: float | None
+    usual: float | None = None
+
+    @property
+    def text_en(self) -> str:
+        """One sentence in English."""
+        return reason_sentences(self.feature, self.value, self.usual)[0]
+
+    @property
+    def text_pt(self) -> str:
+        """The same in Portuguese."""
+        return reason_sentences(self.feature, self.value, self.usual)[1]
 
 
 def _aggregate(feature: Feature) -> Aggregate:
@@ -211,19 +220,36 @@ def _worded(value: float, entry: Entry) -> Texts:
     return _UNITS.get(entry.unit, _number)(value)
 
 
-def _sentences(explained: _Explained, value: float, usual: float) -> Texts:
-    subjects = reason_texts(explained.entry.name)
-    if math.isnan(value):
+def reason_sentences(feature: str, value: float | None, usual: float | None = None) -> Texts:
+    """Return what a feature says of one payment, in English and in Portuguese.
+
+    Parameters
+    ----------
+    feature
+        Name in the catalog.
+    value
+        Of the payment; None where it is missing.
+    usual
+        What is usual, such as the median in training: with it sentences say whether a value is high or low.
+
+    Examples
+    --------
+    >>> reason_sentences("receiver_received_counterparties_24h", 40.0, 3.0)[0]
+    'Different payers who paid the receiver in 24 hours: 40, above the usual 3.'
+    """
+    entry = _BY_NAME[feature].entry
+    subjects = reason_texts(feature)
+    if value is None:
         return f"{subjects[0]}: no data.", f"{subjects[1]}: sem dados."
-    if explained.entry.unit == "indicator":
+    if entry.unit == "indicator":
         return (f"{subjects[0]}.", f"{subjects[1]}.") if value else (f"{subjects[0]}: no.", f"{subjects[1]}: não.")
-    words = _worded(value, explained.entry)
+    words = _worded(value, entry)
     if not words[0]:
         return f"{subjects[0]}.", f"{subjects[1]}."
     english, portuguese = (f"{subject}: {word}" for subject, word in zip(subjects, words, strict=True))
-    normal = ("", "") if math.isnan(usual) else _worded(usual, explained.entry)
+    normal = ("", "") if usual is None else _worded(usual, entry)
     if normal[0] and normal != words:
-        sides = ("above", "acima") if value > usual else ("below", "abaixo")
+        sides = ("above", "acima") if usual is not None and value > usual else ("below", "abaixo")
         return f"{english}, {sides[0]} the usual {normal[0]}.", f"{portuguese}, {sides[1]} do usual ({normal[1]})."
     return f"{english}.", f"{portuguese}."
 
@@ -267,9 +293,11 @@ def model_reasons(
     heaviest = np.argsort(-weights, kind="stable")[: max(most, 0)]
     reasons = []
     for place in heaviest[weights[heaviest] > 0].tolist():
-        explained, value = _EXPLAINED[place], float(vector_row[place])
-        english, portuguese = _sentences(explained, value, math.nan if usual is None else float(usual[place]))
-        known = None if math.isnan(value) else value
-        weight = float(weights[place])
-        reasons.append(ModelReason(explained.code, explained.entry.name, weight, english, portuguese, known))
+        explained, weight = _EXPLAINED[place], float(weights[place])
+        value, normal = _known(vector_row[place]), None if usual is None else _known(usual[place])
+        reasons.append(ModelReason(explained.code, explained.entry.name, weight, value, normal))
     return tuple(reasons)
+
+
+def _known(value: np.floating[Any]) -> float | None:
+    return None if math.isnan(value) else float(value)

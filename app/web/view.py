@@ -49,7 +49,10 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
-    """A decision with what an analyst needs beside it; identifiers are pseudonyms (hashes), never clear."""
+    """A decision with what an analyst needs beside it; identifiers are pseudonyms (hashes), never clear.
+
+    `sentences` has what the features among its reasons say of the payment, in English and in Portuguese.
+    """
 
     decision: Decision
     amount_centavos: int
@@ -59,6 +62,7 @@ class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
     payer_ispb: str
     receiver_ispb: str
     values: dict[str, float | None]
+    sentences: dict[str, tuple[str, str]] = {}
 
 
 class WorkerView(Protocol):

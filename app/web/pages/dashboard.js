@@ -1,7 +1,7 @@
 // The live page: asks the worker once a second, and says so when it does not answer.
 
 import { ask, poll } from "./client.js";
-import { closeDetail, setFeatures, setRules, showDecisions } from "./decisions.js";
+import { closeDetail, setRules, showDecisions } from "./decisions.js";
 import { byId, factItems, make, setText } from "./dom.js";
 import { count, duration, plain, rate, share } from "./format.js";
 import { startProfileForm } from "./profile.js";
@@ -89,7 +89,6 @@ function showPartitions(partitions) {
 
 async function refreshRules(version) {
   if (version !== rulesVersion) {
-    setFeatures((await ask("/api/features")).rows);
     setRules((await ask("/api/rules")).rows);
     rulesVersion = version;
   }

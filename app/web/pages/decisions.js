@@ -6,7 +6,6 @@ import { valueTable } from "./values.js";
 
 const rowByKey = new Map();
 let ruleById = new Map();
-let featureByName = new Map();
 let selected = null;
 
 const keyOf = ({ decision }) => `${decision.end_to_end_id} ${decision.source.partition} ${decision.source.offset}`;
@@ -15,16 +14,12 @@ export function setRules(rules) {
   ruleById = new Map(rules.map((rule) => [rule.id, rule]));
 }
 
-export function setFeatures(features) {
-  featureByName = new Map(features.map((feature) => [feature.name, feature]));
-}
-
 const wordsOf = (reason) => words(reason.code);
 
-/** What the rule or the feature says of itself; one that is no longer there is known by its reason code. */
-const textOf = (reason) => (reason.rule ? ruleById.get(reason.rule)?.text : featureByName.get(reason.feature)?.text);
+/** What the rule says of itself, or the feature of the payment; a rule that is gone is known by its reason code. */
+const textOf = (view, reason) => (reason.rule ? ruleById.get(reason.rule)?.text : view.sentences[reason.feature]?.[0]);
 
-const sentenceOf = (reason) => textOf(reason) || wordsOf(reason);
+const sentenceOf = (view, reason) => textOf(view, reason) || wordsOf(reason);
 
 function originOf(reason) {
   if (reason.rule) return ["Rule ", make("code", {}, reason.rule), `, weight ${plain(reason.weight)}`];
@@ -66,7 +61,7 @@ function decisionRow(view) {
     make("td", { class: "code", title: `${view.receiver}, ISPB ${view.receiver_ispb}` }, shorten(view.receiver)),
     make("td", {}, badge(decision.decision)),
     make("td", {}, scoreBar(decision)),
-    make("td", { class: "reasons", title: decision.reasons.map(sentenceOf).join("\n") }, reasonsInWords(decision)),
+    make("td", { class: "reasons", title: decision.reasons.map((reason) => sentenceOf(view, reason)).join("\n") }, reasonsInWords(decision)),
   );
   row.addEventListener("click", () => openDetail(view, opener));
   return row;
@@ -106,7 +101,8 @@ function mark() {
   }
 }
 
-function reasonList(decision) {
+function reasonList(view) {
+  const { decision } = view;
   if (decision.reasons.length === 0) {
     const text = decision.scored ? "No rule fired, and no model saw a fraud." : "MED refunds always pass and are not scored.";
     return make("p", { class: "muted" }, text);
@@ -116,7 +112,7 @@ function reasonList(decision) {
     return make(
       "li", {},
       make("strong", {}, wordsOf(reason)),
-      ...(textOf(reason) ? [make("p", {}, textOf(reason))] : []),
+      ...(textOf(view, reason) ? [make("p", {}, textOf(view, reason))] : []),
       make("p", { class: "muted" }, ...originOf(reason)),
       ...(rule?.regulation ? [make("p", { class: "muted" }, rule.regulation)] : []),
     );
@@ -136,7 +132,7 @@ function openDetail(view, opener) {
       make("h2", { id: "detail-title" }, money(view.amount_centavos)), badge(decision.decision), close,
     ),
     make("p", { class: "code wrap" }, decision.end_to_end_id),
-    make("h3", {}, "Why"), reasonList(decision),
+    make("h3", {}, "Why"), reasonList(view),
     make("h3", {}, "Facts"),
     facts([
       ["Score", decision.scored ? score(decision.score) : "not scored"],
