@@ -20,12 +20,15 @@ from models.forest import Forest
 from models.online_snapshot import OnlineSnapshot
 from tables.catalog import CATALOG
 
-__all__ = ["MOST_REASONS", "NO_MODELS", "SCORES_DTYPE", "Models", "no_scores", "warm_up_models"]
+__all__ = ["MOST_REASONS", "NO_MODELS", "PARTS", "SCORES_DTYPE", "Models", "no_scores", "warm_up_models"]
 
 SCORES_DTYPE = np.dtype([(name, "f4") for name in ("score", "rules", "online", "batch", "challenger")])
 """What the parts say of a payment, probabilities in [0, 1]; NaN where there is no such part. `score` is what the models
 say together, and what a decision quotes then; where they say nothing it quotes the rules. Single precision throughout,
 so that what `pix-features` records is all that a decision depended on."""
+
+PARTS = ("champion", "challenger", "online", "challenger_share")
+"""Of a set of models, as a checkpoint has them."""
 
 MOST_REASONS = 3
 """Of a model, in one decision."""
@@ -156,10 +159,10 @@ class Models:
         return features, shares
 
     def contents(self) -> dict[str, bytes]:
-        """Return the models' bytes by part, for a checkpoint: empty for a part that is not there."""
-        parts = {"champion": self.champion, "challenger": self.challenger, "online": self.online}
-        contents = {name: b"" if part is None else part.to_bytes() for name, part in parts.items()}
-        return {**contents, "challenger_share": repr(self.challenger_share).encode()}
+        """Return the bytes of each of `PARTS`, for a checkpoint: empty for a model that is not there."""
+        models = (self.champion, self.challenger, self.online)
+        contents = [b"" if model is None else model.to_bytes() for model in models]
+        return dict(zip(PARTS, [*contents, repr(self.challenger_share).encode()], strict=True))
 
     @classmethod
     def from_contents(cls, content_of: Callable[[str], bytes | None]) -> Models:
@@ -170,12 +173,12 @@ class Models:
         content_of
             A part's bytes by its name; None or empty where there is none.
         """
-        champion, challenger, online = (content_of(name) for name in ("champion", "challenger", "online"))
+        champion, challenger, online, share = map(content_of, PARTS)
         return cls(
             _batch_model(champion) if champion else None,
             _batch_model(challenger) if challenger else None,
             _snapshot(online) if online else None,
-            float(content_of("challenger_share") or b"0"),
+            float(share or b"0"),
         )
 
 

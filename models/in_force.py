@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from app.domain.records import Records, before_offset, from_offset
 from app.topics import ENRICHED
-from models.ensemble import NO_MODELS, Models
+from models.ensemble import NO_MODELS, PARTS, Models
 from models.lists import Lists
 from models.receiver_stage import FEATURES_VERSION
 from models.rule_file import load_rule_pack
@@ -70,7 +70,8 @@ class InForce:
         self._state.set_control(_LISTS, lists.to_bytes())
         self._packs[fingerprint.encode()] = pack
         if models is not None:
-            self._use(models)
+            self.models = models
+            self._record(_MODEL_PREFIX, models)
 
     def resume(self) -> bool:
         """After recovery, take up what the last checkpoint names; whether there was any."""
@@ -118,8 +119,7 @@ class InForce:
         """
         self.announced = models
         self.switch_at = (self._state.next_offset(ENRICHED.name) or 0) + ahead
-        for name, content in models.contents().items():
-            self._state.set_control(_NEXT_PREFIX + name, content)
+        self._record(_NEXT_PREFIX, models)
         self._state.set_control(_NEXT_FROM, b"%d" % self.switch_at)
 
     @property
@@ -138,16 +138,16 @@ class InForce:
     def switch(self) -> None:
         """Put the announced models in force."""
         if self.announced is not None:
-            self._use(self.announced)
+            self.models = self.announced
         self.announced = self.switch_at = None
-        for name in self.models.contents():
+        for name in PARTS:
+            self._state.set_control(_MODEL_PREFIX + name, self._state.control(_NEXT_PREFIX + name) or b"")
             self._state.set_control(_NEXT_PREFIX + name, b"")
         self._state.set_control(_NEXT_FROM, b"")
 
-    def _use(self, models: Models) -> None:
-        self.models = models
+    def _record(self, prefix: str, models: Models) -> None:
         for name, content in models.contents().items():
-            self._state.set_control(_MODEL_PREFIX + name, content)
+            self._state.set_control(prefix + name, content)
 
     def _restored(self, prefix: str) -> Models:
         """Models of a checkpoint; none where they read another catalog, under which nothing is decided any more."""

@@ -119,19 +119,6 @@ class Registry:
             return int(self._client.get_model_version_by_alias(self.name, alias).version)
         return None
 
-    def load_alias(self, alias: str) -> tuple[int, bytes] | None:
-        """Return version and bytes of the model that an alias points to, None where there is none.
-
-        The bytes are those of `BatchModel.to_bytes`; the registry's number is not in them.
-
-        Raises
-        ------
-        RegistryError
-            When the registry cannot be reached, or the model's file is missing.
-        """
-        version = self.alias_version(alias)
-        return None if version is None else (version, self.artifact(version))
-
     def artifact(self, version: int, name: str = ARTIFACT) -> bytes:
         """Return one file of a version: by default what workers load.
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import SecretStr
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from agents.controls import DEFAULT_RULES, read_pack
@@ -26,6 +23,7 @@ from ops.replay import ReplayReport, replay_file, replay_topics
 from ops.send import SendProgress, SendReport, send_file
 from ops.simulate import simulate_to_kafka
 from ops.state import read_profiles
+from ops.steps import steps
 from ops.topic_admin import ensure_topics
 from ops.traffic.feedback import FeedbackConfig
 from ops.traffic.files import write_traffic
@@ -41,19 +39,6 @@ __all__ = [
     "simulate_files",
     "simulate_kafka",
 ]
-
-
-@contextmanager
-def _progress(out: Console, what: str, *, quiet: bool = False) -> Iterator[Any]:
-    """A bar whose function takes the share done (None: unknown) and a note."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=out, transient=True, disable=quiet) as progress:
-        task = progress.add_task(what, total=None, note="")
-
-        def advance(share: float | None, note: str = "") -> None:
-            progress.update(task, total=None if share is None else 1.0, completed=share or 0.0, note=note)
-
-        yield advance
 
 
 def print_asyncapi(settings: Settings) -> None:
@@ -99,7 +84,8 @@ def simulate_files(
     config = _traffic(traffic)
     if config.count is None and config.duration_s is None:
         config = _traffic({**traffic, "count": 100_000})
-    with _progress(out, "Generating", quiet=quiet) as advance:
+    with steps(out, quiet=quiet) as step:
+        advance = step("Generating")
         written = write_traffic(
             config,
             directory,
@@ -118,7 +104,8 @@ async def simulate_kafka(
 ) -> None:
     """Generate traffic to the cluster, paced by the wall clock."""
     config = _traffic(traffic)
-    with _progress(out, "Sending", quiet=quiet) as advance:
+    with steps(out, quiet=quiet) as step:
+        advance = step("Sending")
         report = await simulate_to_kafka(
             settings,
             config,
@@ -142,7 +129,8 @@ async def send_and_report(
     out: Console,
 ) -> bool:
     """Send a file and report; whether every row was decided on (or was not waited for)."""
-    with _progress(out, f"Sending {path.name}") as advance:
+    with steps(out) as step:
+        advance = step(f"Sending {path.name}")
 
         def show(progress: SendProgress) -> None:
             decided = sum(progress.decided.values())
@@ -192,7 +180,8 @@ def replay_and_report(
     """Replay the topics, or a file, and show what other rules would change."""
     in_force = read_pack(settings.rules_file or DEFAULT_RULES)
     after = read_pack(rules) if rules else in_force
-    with _progress(out, "Replaying") as advance:
+    with steps(out) as step:
+        advance = step("Replaying")
         if path is None:
             report = asyncio.run(replay_topics(settings, after, progress=advance))
         else:

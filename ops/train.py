@@ -9,8 +9,6 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from app.model_registry import open_registry
@@ -33,6 +30,7 @@ from models.training import TrainedModel, TrainingPlan, train
 from models.training_set import TrainingSet
 from ops.plots import training_figures
 from ops.recorded import Simulation, recorded_set, simulated_set
+from ops.steps import steps
 from tables.layout import HOUR_MS
 
 __all__ = ["promote_and_report", "roll_back_and_report", "show_models", "train_and_report"]
@@ -83,7 +81,7 @@ def train_and_report(
         When the registry cannot be reached.
     """
     registry = open_registry(settings)
-    with _steps(out, quiet=as_json) as step:
+    with steps(out, quiet=as_json) as step:
         advance = step("Reading labelled payments" if simulation is None else "Simulating payments")
         maturity_ms = round(settings.label_maturity_h * HOUR_MS)
         if simulation is None:
@@ -188,7 +186,7 @@ def promote_and_report(
     current = registry.alias_version(CHAMPION)
     if current == chosen:
         raise RegistryError(f"registry: version {chosen} is the champion already")
-    with _steps(out, quiet=as_json) as step:
+    with steps(out, quiet=as_json) as step:
         step("Judging on the same payments")(None)
         challenger, champion = _load(registry, chosen), _load(registry, current)
         assert challenger is not None  # noqa: S101 - `chosen` is a number
@@ -369,16 +367,3 @@ def _print_json(document: dict[str, Any]) -> None:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-@contextmanager
-def _steps(out: Console, *, quiet: bool) -> Iterator[Any]:
-    """Bars, one for each step: called with its name, it gives a function that takes the share done (None: unknown)."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=out, transient=True, disable=quiet) as progress:
-
-        def step(name: str) -> Any:  # noqa: ANN401 - a function
-            task = progress.add_task(name, total=None)
-            return lambda share: progress.update(task, total=None if share is None else 1.0, completed=share or 0.0)
-
-        yield step

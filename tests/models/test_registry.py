@@ -43,8 +43,7 @@ def test_what_was_trained_is_the_challenger_and_comes_back_byte_for_byte(
     shared: Registry, trained: TrainedModel
 ) -> None:
     """Workers read the file alone."""
-    assert shared.alias_version(CHALLENGER) == 3
-    assert shared.load_alias(CHALLENGER) == (3, trained.model.to_bytes())
+    assert (shared.alias_version(CHALLENGER), shared.artifact(3)) == (3, trained.model.to_bytes())
     assert BatchModel.from_bytes(shared.artifact(1)).trained_until == trained.model.trained_until
     assert TrainingSet.from_bytes(shared.test_rows(2)).digest == trained.test.digest
 
@@ -99,7 +98,6 @@ def test_a_poll_makes_nothing(tmp_path: Path) -> None:
     """Before the first training there is no alias, no version, and no file."""
     registry = local_registry(tmp_path)
     assert registry.alias_version(CHAMPION) is None
-    assert registry.load_alias(CHAMPION) is None
     assert registry.versions() == []
     assert list(tmp_path.iterdir()) == []
 
@@ -201,7 +199,9 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 from models.batch_model import BatchModel
 from models.registry import Registry
 
-version, content = Registry(sys.argv[1]).load_alias("champion")
+registry = Registry(sys.argv[1])
+version = registry.alias_version("champion")
+content = registry.artifact(version)
 print(version, BatchModel.from_bytes(content).name, len(content))
 """
 

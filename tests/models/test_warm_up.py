@@ -36,6 +36,11 @@ from tables.catalog import CATALOG
 pack = load_rule_pack(default_pack_text(), CATALOG.column_types(), "default")
 decoder = TransactionDecoder(HashKey.from_bytes(bytes(16)), TimeLimits())
 warm_up(decoder, pack)
+
+def compiled():
+    found = [one for module in list(sys.modules.values()) for one in list(vars(module).values())
+             if isinstance(one, Dispatcher) and one.__module__.split(".")[0] in ("app", "models", "tables")]
+    return {one.__module__ + "." + one.__name__: len(one.signatures) for one in found}
 """
 
 
@@ -63,10 +68,6 @@ from models.batch_model import BatchModel
 from models.ensemble import Models
 from models.receiver_stage import FEATURES_VERSION
 from tests.models.forests import random_forest
-def compiled():
-    found = [one for module in list(sys.modules.values()) for one in list(vars(module).values())
-             if isinstance(one, Dispatcher) and one.__module__.split(".")[0] in ("app", "models", "tables")]
-    return {one.__module__ + "." + one.__name__: len(one.signatures) for one in found}
 before = compiled()
 rng = np.random.default_rng(1)
 for leaves in (2, 10, 20, 40, 100):
@@ -85,11 +86,6 @@ print(late)
 def test_a_step_over_several_partitions_compiles_nothing() -> None:
     """Numba compiles for each kind of array: what joins columns may make others than a single batch has."""
     program = """
-def compiled():
-    found = [one for module in list(sys.modules.values()) for one in list(vars(module).values())
-             if isinstance(one, Dispatcher) and one.__module__.split(".")[0] in ("app", "models", "tables")]
-    return {one.__module__ + "." + one.__name__: len(one.signatures) for one in found}
-
 def payment(key):
     said = b'"receiver_account":"2"'
     return _SPECIMEN.replace(said, said.replace(b"2", key)).replace(b"aaaaaaaaaaa", key.rjust(11, b"a"))
