@@ -13,7 +13,7 @@ help: ## Show this list
 
 $(READY): $(LOCKS)/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 11) else "pixguard needs Python 3.11, found " + sys.version.split()[0] + ": install it, or run: make PYTHON=/path/to/python3.11 ...")'
-	@echo "Setting up $(VENV) (once, about a minute)"
+	@echo "Setting up $(VENV) (once, a minute or two: 1.5 GB)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --require-hashes -r $(LOCKS)/dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

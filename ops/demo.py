@@ -51,6 +51,7 @@ _SWIFT_LEARNING = MappingProxyType(
 
 _REFRESH_S = 0.5
 _PLAIN_REFRESH_S = 5.0
+_SAME_AGAIN_S = 30.0
 _ROWS_SHOWN = 12
 _STYLES = {"APPROVE": "green", "HOLD": "yellow", "DENY": "bold red"}
 
@@ -84,7 +85,7 @@ class _Board:
 
     def line(self) -> str:
         if not self.counts:
-            return "Waiting for the first decision: the workers warm up and share the partitions …"
+            return "Waiting for the first decision: the workers compile their kernels and share the partitions …"
         counts = ", ".join(f"{self.counts[action]:,} {action}" for action in _STYLES)
         return f"{self.counts.total():,} decisions ({self.per_s:,.0f}/s): {counts}"
 
@@ -198,13 +199,17 @@ async def _show(settings: Settings, parts: list[Supervised], console: Console) -
                     await _take(consumer, board, _REFRESH_S)
                     _check(parts, console)
                     live.update(_render(board))
-        next_line_s = time.monotonic() + _PLAIN_REFRESH_S
+        next_line_s, told, told_s = time.monotonic() + _PLAIN_REFRESH_S, "", 0.0
         while True:
             await _take(consumer, board, _REFRESH_S)
             _check(parts, console)
             if time.monotonic() >= next_line_s:
                 next_line_s += _PLAIN_REFRESH_S
-                console.print(board.line())
+                line = board.line()
+                # The same again says little: only now and then, that it still lives.
+                if line != told or time.monotonic() - told_s >= _SAME_AGAIN_S:
+                    console.print(line)
+                    told, told_s = line, time.monotonic()
     finally:
         await consumer.stop()
 

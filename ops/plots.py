@@ -35,7 +35,8 @@ def _precision_recall(axes: Axes, trained: TrainedModel) -> None:
     for name, scores in trained.scores.items():
         curve = precision_recall_curve(labels, scores, rows.weights)
         area = average_precision(labels, scores, rows.weights)
-        axes.step(curve.recall, curve.precision, where="post", label=f"{_NAMES[name]}: {area:.3f}")
+        # As average precision adds it up: a group of equal scores is reached with the precision that it has as a whole.
+        axes.step(curve.recall, curve.precision, where="pre", label=f"{_NAMES[name]}: {area:.3f}")
     caught = trained.report["scores"]["model"]
     told = ", ".join(f"{caught[f'recall_at_{share * 100:g}pct']:.0%} at {share:.1%} alerts" for share in ALERT_SHARES)
     axes.set(
@@ -56,7 +57,7 @@ def _calibration(axes: Axes, trained: TrainedModel) -> None:
     axes.plot([least, 1.0], [least, 1.0], color="grey", linestyle=":", label="kept word")
     error = trained.report["scores"]["model"]["calibration_error"]
     axes.set(
-        xlabel="promised probability", ylabel="share of frauds", xlim=(least, 1.0), ylim=(least, 1.0),
+        xlabel="promised probability", ylabel="share of frauds", xlim=(least, 1.0), ylim=(0.0, 1.0),  # bins without a fraud lie at 0
         title=f"{trained.model.calibration.kind} calibration, expected error {error:.4f}",
     )  # fmt: skip
     axes.set_xscale("log")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -256,7 +257,7 @@ def show_models(
     if not versions:
         out.print("No model yet: `pixguard train` makes one.")
         return
-    table = Table("version", "alias", "trained until", "AP", "rows", "frauds", "seed", "commit", "source")
+    table = Table("v", "alias", "until", "AP", "rows", "frauds", "commit", "source", box=SIMPLE_HEAD, pad_edge=False)
     for each in versions:
         table.add_row(*_row(each))
     out.print(table)
@@ -281,16 +282,15 @@ def _row(each: ModelVersion) -> list[str]:
     facts = each.facts
     until = datetime.fromtimestamp(int(facts.get("trained_until", 0)) / 1000, UTC)
     style = {CHAMPION: "[bold green]", CHALLENGER: "[yellow]"}
-    aliases = ", ".join(f"{style.get(alias, '[dim]')}{alias}[/]" for alias in each.aliases)
+    aliases = "\n".join(f"{style.get(alias, '[dim]')}{alias}[/]" for alias in each.aliases)
     return [
         str(each.version),
         aliases,
-        f"{until:%Y-%m-%d %H:%M}",
+        f"{until:%m-%d %H:%M}",
         f"{float(facts.get('average_precision', 'nan')):.4f}",
         f"{int(facts.get('rows', 0)):,}",
         facts.get("frauds", ""),
-        facts.get("seed", ""),
-        facts.get("commit", "")[:10],
+        facts.get("commit", "")[:7],
         facts.get("source", "").split(" ")[0],
     ]
 
