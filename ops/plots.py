@@ -56,8 +56,9 @@ def _calibration(axes: Axes, trained: TrainedModel) -> None:
     least = max(1.0 / max(len(rows), 1), 1e-6)
     axes.plot([least, 1.0], [least, 1.0], color="grey", linestyle=":", label="kept word")
     error = trained.report["scores"]["model"]["calibration_error"]
+    # Down to 0, where bins without a fraud lie.
     axes.set(
-        xlabel="promised probability", ylabel="share of frauds", xlim=(least, 1.0), ylim=(0.0, 1.0),  # bins without a fraud lie at 0
+        xlabel="promised probability", ylabel="share of frauds", xlim=(least, 1.0), ylim=(0.0, 1.0),
         title=f"{trained.model.calibration.kind} calibration, expected error {error:.4f}",
     )  # fmt: skip
     axes.set_xscale("log")
