@@ -1,4 +1,4 @@
-"""MED feedback: `pix-feedback` to `pix-markers`, and the markers into the receivers' profiles."""
+"""MED feedback: `pix-feedback` to `pix-markers`, and the markers into profiles: those on payers by `pix-enriched`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.batching import BatchApp, BatchSchema
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.topics import FEEDBACK, MARKERS
-from models.marking import mark_receivers
+from models.marking import mark_parties
 from tables.shards import Shards
 
 __all__ = ["feedback_agents"]
@@ -25,7 +25,7 @@ def feedback_agents(
     async def feedback(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
         async for event in stream.noack().events():
             await outbox.room()
-            output = mark_receivers(event.value, event.message.partition, partitions, hash_key, limits)
+            output = mark_parties(event.value, event.message.partition, partitions, hash_key, limits)
             metrics.count_rejections(output.rejections)
             # No state here: a batch is done once its outputs are acknowledged. A repeat after a crash is recognised
             # by the marker's id.
@@ -35,7 +35,9 @@ def feedback_agents(
     @app.agent(app.topic(MARKERS.name, schema=BatchSchema()), name="markers")
     async def markers(stream: Any) -> None:  # noqa: ANN401 - Faust's stream
         async for event in stream.noack().events():
+            await outbox.room()
             shard = receivers.shard(event.message.partition)
             with shard.applying():
-                metrics.MARKERS.inc(shard.stage.apply_markers(event.value))
-                shard.track(event, outbox.put(()))
+                output = shard.stage.apply_markers(event.value)
+                metrics.MARKERS.inc(output.new)
+                shard.track(event, outbox.put(output.sends))

@@ -26,6 +26,7 @@ _RISES_BY_PREFIX: dict[str, str] = {
     "session_": "each flag of the session is raised as a warning",
 }
 _FREE: dict[str, str] = {
+    "payer_fraud_marks": "who was defrauded once is tried again, but pays for honest things all the same",
     "session_copy_paste": "most clients paste keys",
     "session_loan_drawn": "a loan that was just drawn is mostly spent as it should be",
     "session_savings_redeemed": "savings are mostly redeemed for a purchase",

@@ -1,7 +1,7 @@
 """Stage 2, pure: frames of one `pix-enriched` partition to decisions and the vectors that they were taken on.
 
-Here a payment meets the profile of its payer. Credit notices only teach; debits are read against what is known, then
-scored by the rule pack, then decided. A repeat of a known end_to_end_id is answered with its first decision.
+Here a payment meets the profile of its payer. Credit notices and marks only teach; debits are read against what is
+known, then scored by the rule pack, then decided. A repeat of a known end_to_end_id gets its first decision again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tables.catalog import CATALOG
 from tables.events import debit_events, is_refund
 from tables.ids import IdMemory, transaction_digest
 from tables.layout import EVENT_DTYPE, LOGS
+from tables.marks import enter_marks, mark_memory, unseen_marks
 from tables.partition import PartitionState
 from tables.profiles import Profiles
 
@@ -85,7 +86,8 @@ class PayerStage:
         self, partition: int, partitions: int, pack: RulePack, retry_window_ms: int, retry_max_ids: int
     ) -> None:
         self._ids = IdMemory(DECIDED_DTYPE, _WINDOWS_HERE * retry_window_ms, retry_max_ids)
-        self.state = PartitionState(Profiles("payer"), {"payments": self._ids})
+        self._marker_ids = mark_memory(retry_max_ids)
+        self.state = PartitionState(Profiles("payer"), {"payments": self._ids, "markers": self._marker_ids})
         self.in_force = InForce(self.state, pack)
         self.partition = partition
         self.partitions = partitions
@@ -121,7 +123,39 @@ class PayerStage:
                 (transactions["source_partition"], transactions["source_offset"] * 2),
                 (frame.credits["source_partition"], frame.credits["source_offset"] * 2 + 1),
             )
-            yield _Frame(select(frame.debits, new_debits), select(frame.credits, new_notices), log_ms)
+            marks = frame.marks
+            if len(marks):
+                marks = select(marks, unseen_marks(self._marker_ids, marks, np.full(len(marks), log_ms, np.int64)))
+            yield _Frame(select(frame.debits, new_debits), select(frame.credits, new_notices), marks, log_ms)
+
+    def learn(
+        self, frames: Sequence[_Frame], events: NDArray[np.void], frame_of: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Enter events and marks into the profiles, and read the events' features.
+
+        Parameters
+        ----------
+        frames
+            Of a batch.
+        events
+            `EVENT_DTYPE`, shape (n,), in their order.
+        frame_of
+            Number of each event's frame in `frames`, ascending, shape (n,).
+
+        Returns
+        -------
+        float32, shape (n, features of the stage).
+        """
+        # Where its frame stands, not where the batch begins: after a crash the same frames come in other batches.
+        found, begin = [], 0
+        for number, frame in enumerate(frames):
+            if len(frame.marks):
+                end = int(np.searchsorted(frame_of, number))
+                found.append(self.state.profiles.update(events[begin:end]))
+                enter_marks(self.state.profiles, frame.marks)
+                begin = end
+        last = self.state.profiles.update(events[begin:])
+        return np.concatenate([*found, last]) if found else last
 
     def recognise(
         self, transactions: NDArray[np.void], log_ms: NDArray[np.int64], retries: NDArray[np.bool_]
@@ -160,6 +194,7 @@ class _Frame:
 
     debits: NDArray[np.void]
     notices: NDArray[np.void]
+    marks: NDArray[np.void]
     log_ms: int
 
 
@@ -266,10 +301,11 @@ def _observe(work: Sequence[tuple[PayerStage, Records]]) -> tuple[Observed, list
     upstream = np.concatenate([transactions["source_partition"], notices["source_partition"]])
     place = np.concatenate([transactions["source_offset"] * 2, notices["source_offset"] * 2 + 1])
     order = np.lexsort((place, upstream, frame))
-    events = select(events, order)
+    events, frame = select(events, order), frame[order]
     found = np.empty((len(events), _PAYER_FEATURES), np.float32)
-    for stage, share in zip(stages, parts(stage_of[frame[order]], len(work)), strict=True):
-        found[share] = stage.state.profiles.update(events[share])
+    begins = np.searchsorted(stage_of, np.arange(len(work)))
+    for stage, some, begin, share in zip(stages, taken, begins, parts(stage_of[frame], len(work)), strict=True):
+        found[share] = stage.learn(some, events[share], frame[share] - begin)
     where = np.empty(len(events), np.int64)
     where[order] = np.arange(len(events))
     payer_slice = found[where[: len(debits)]]

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.domain.field_checks import TimeLimits
 from app.domain.partitioner import partition_of
 from app.domain.records import Stretch
 from app.domain.rejection import Rejection
+from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from app.topics import ENRICHED
+from app.topics import ENRICHED, MARKERS
 from models.ensemble import warm_up_models
+from models.marking import MarkingOutput, mark_parties
+from models.outputs import Send
 from models.payer_stage import PayerOutput, PayerStage, decide
 from models.receiver_stage import ReceiverOutput, ReceiverStage, receive
 from models.rules import RulePack
@@ -28,7 +32,7 @@ __all__ = ["Message", "Pipeline", "PipelineOutput", "warm_up"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of `pix-transactions` and its Kafka timestamp, epoch ms (below 0: none)."""
+    """One message of `pix-transactions` or `pix-feedback`, and its Kafka timestamp, epoch ms (below 0: none)."""
 
     key: bytes | None
     value: bytes | None
@@ -137,11 +141,33 @@ class Pipeline:
             ]
         )
         clock_ms = max((message.timestamp_ms for batch in batches.values() for message in batch), default=-1)
+        return PipelineOutput(received, self._decide(received.sends, clock_ms))
+
+    def hear(self, feedback: Iterable[Message], hash_key: HashKey, limits: TimeLimits) -> MarkingOutput:
+        """Append messages to `pix-feedback` and carry the markers that follow into the profiles of both stages."""
+        told = list(feedback)
+        output = mark_parties(
+            self._stretch("feedback", 0, [m.key for m in told], [m.value for m in told], told),
+            0,
+            self._partitions,
+            hash_key,
+            limits,
+        )
+        clock_ms = max((message.timestamp_ms for message in told), default=-1)
+        for send in output.sends:
+            if send.topic == MARKERS.name:
+                messages = [Message(None, value, clock_ms) for value in send.values]
+                stretch = self._stretch("markers", send.partition, send.keys, send.values, messages)
+                self._decide(self.receivers[send.partition].apply_markers(stretch).sends, clock_ms)
+        return output
+
+    def _decide(self, sends: Iterable[Send], clock_ms: int) -> list[PayerOutput]:
+        """Carry frames through stage 2."""
         enriched: defaultdict[int, list[Message]] = defaultdict(list)
-        for send in received.sends:
+        for send in sends:
             if send.topic == ENRICHED.name:
                 enriched[send.partition] += [Message(None, value, clock_ms) for value in send.values]
-        decided = decide(
+        return decide(
             [
                 (
                     self.payers[partition],
@@ -150,7 +176,6 @@ class Pipeline:
                 for partition, frames in sorted(enriched.items())
             ]
         )
-        return PipelineOutput(received, decided)
 
     def _stretch(
         self,

@@ -1,7 +1,8 @@
 """Stage 1, pure: messages of one `pix-transactions` partition to frames for the payers' partitions.
 
 Each transaction meets the profile of whom it pays. What leaves are debits, with the receiver's features, for the
-payer's partition, and credit notices for the receiver's account, so that money in and out meet in one place.
+payer's partition, and credit notices for the receiver's account, so that money in and out meet in one place. Markers
+teach the receivers' profiles here; those on payers are sent on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.byte_column import ByteColumns
-from app.domain.frames import CREDIT_DTYPE, debit_dtype, encode_frame
+from app.domain.frames import CREDIT_DTYPE, MARK_DTYPE, debit_dtype, encode_frame
 from app.domain.partitioner import account_partitions
 from app.domain.records import Records
 from app.domain.rejection import Reason, Rejection, Source, encode_dead_letter
@@ -27,17 +28,17 @@ from models.outputs import Send, keyed_sends
 from tables.catalog import CATALOG
 from tables.events import credit_events, is_refund, receiver_events
 from tables.ids import IdMemory, transaction_digest
-from tables.layout import FRAUD_TYPES
+from tables.marks import enter_marks, fraud_type_position, mark_memory, unseen_marks
 from tables.partition import PartitionState
 from tables.profiles import Profiles
 
 __all__ = [
     "DEBIT_DTYPE",
     "FEATURES_VERSION",
-    "MARKED_DTYPE",
     "NOTICE_COLUMNS",
     "REUSED_ID",
     "SEEN_DTYPE",
+    "MarkersOutput",
     "ReceiverOutput",
     "ReceiverStage",
     "receive",
@@ -48,16 +49,13 @@ SEEN_DTYPE = np.dtype([("id", "S32"), ("timestamp", "i8"), ("digest", "u8")])
 FEATURES_VERSION = CATALOG.fingerprint[:16]
 """Names the feature set in frames, vectors and decisions."""
 
-MARKED_DTYPE = np.dtype([("id", "S32"), ("timestamp", "i8")])
-
 DEBIT_DTYPE = debit_dtype(len(CATALOG.stage_features("receiver")))
 """A debit on its way to stage 2, with this catalog's features."""
 
 _FRAME_ROWS = 900_000 // (DEBIT_DTYPE.itemsize + CREDIT_DTYPE.itemsize)
 """Of one frame, at most: Kafka's usual limit of a record batch is 1 MB."""
 
-_MARKER_WINDOW_MS = 91 * 86_400_000
-"""A case lasts 80 days to contest and 11 to close."""
+_NO_DEBITS, _NO_CREDITS = np.zeros(0, DEBIT_DTYPE), np.zeros(0, CREDIT_DTYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +78,14 @@ class ReceiverOutput:
     accepted: dict[int, int]
     retries: int
     rejections: list[Rejection]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkersOutput:
+    """What one batch of markers brought: how many were new, and frames with those on payers."""
+
+    new: int
+    sends: list[Send]
 
 
 class ReceiverStage:
@@ -106,7 +112,7 @@ class ReceiverStage:
         retry_max_ids: int,
     ) -> None:
         self._ids = IdMemory(SEEN_DTYPE, retry_window_ms, retry_max_ids)
-        self._marker_ids = IdMemory(MARKED_DTYPE, _MARKER_WINDOW_MS, retry_max_ids)
+        self._marker_ids = mark_memory(retry_max_ids)
         self.state = PartitionState(Profiles("receiver"), {"payments": self._ids, "markers": self._marker_ids})
         self.partition = partition
         self.partitions = partitions
@@ -116,26 +122,25 @@ class ReceiverStage:
         """Apply a batch of `pix-transactions` alone: `receive`."""
         return receive([(self, records)])
 
-    def apply_markers(self, records: Records) -> int:
-        """Apply a batch of `pix-markers`; how many markers were new."""
+    def apply_markers(self, records: Records) -> MarkersOutput:
+        """Apply a batch of `pix-markers`."""
         fresh = self.state.accept(MARKERS.name, records)
-        markers = [] if fresh is None else [decode_marker(value or b"") for value in fresh.values]
-        log_ms = np.array([] if fresh is None else fresh.timestamps_ms, np.int64)
-        first, _ = self._marker_ids.first_occurrences([marker.id for marker in markers], log_ms)
-        new = [marker for marker, is_first in zip(markers, first, strict=True) if is_first]
-        if new:
-            for marker in new:
-                self.state.profiles.mark(
-                    np.array([marker.receiver], np.uint64),
-                    marker.fraud_type if marker.fraud_type in FRAUD_TYPES else "OTHER",
-                    marker.delta,
-                    np.array([marker.timestamp], np.int64),
-                )
-            marked = np.zeros(len(new), MARKED_DTYPE)
-            marked["id"] = [marker.id for marker in new]
-            marked["timestamp"] = log_ms[first]
-            self._marker_ids.append(marked)
-        return len(new)
+        if fresh is None or not len(fresh.values):
+            return MarkersOutput(0, [])
+        markers = [decode_marker(value or b"") for value in fresh.values]
+        marks = np.zeros(len(markers), MARK_DTYPE)
+        for row, marker in zip(marks, markers, strict=True):
+            row["id"], row["key"], row["timestamp"] = marker.id, marker.marked, marker.timestamp
+            row["fraud_type"], row["delta"] = fraud_type_position(marker.fraud_type), marker.delta
+        new = unseen_marks(self._marker_ids, marks, np.asarray(fresh.timestamps_ms, np.int64))
+        on_payers = np.array([marker.party == "payer" for marker in markers])
+        enter_marks(self.state.profiles, select(marks, new & ~on_payers))
+        sent_on = select(marks, new & on_payers)
+        sends = []
+        for first in range(0, len(sent_on), _FRAME_ROWS):
+            frame = encode_frame(FEATURES_VERSION, _NO_DEBITS, _NO_CREDITS, sent_on[first : first + _FRAME_ROWS])
+            sends.append(Send(ENRICHED.name, self.partition, [None], [frame]))
+        return MarkersOutput(int(new.sum()), sends)
 
     def recognise(
         self, rows: NDArray[np.void], digests: NDArray[np.uint64], log_ms: NDArray[np.int64]

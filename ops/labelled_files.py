@@ -20,10 +20,8 @@ import numpy as np
 from agents.controls import DEFAULT_RULES, read_pack
 from app.domain.field_checks import TimeLimits
 from app.domain.fields import FIELDS_BY_NAME
-from app.domain.records import Stretch
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from models.marking import mark_receivers
 from models.pipeline import Message, Pipeline
 from models.receiver_stage import FEATURES_VERSION
 from models.rules import RulePack
@@ -131,7 +129,7 @@ def file_set(
 
 @dataclass(frozen=True, slots=True)
 class _Payment:
-    """One row; its receiver in clear only until its mark is told."""
+    """One row; its parties in clear only until their marks are told."""
 
     key: bytes | None
     value: bytes
@@ -139,10 +137,10 @@ class _Payment:
     identity: str | None
     label: int | None
     labelled_ms: int | None
-    receiver: dict[str, str]
+    parties: dict[str, str]
 
 
-_RECEIVER = ("pix_key", "pix_key_type", "receiver_account", "receiver_ispb")
+_PARTIES = ("pix_key", "pix_key_type", "receiver_account", "receiver_ispb", "payer_account", "payer_ispb")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -164,8 +162,8 @@ def _read(
             where = f"{path}: row {row}"
             label = _label(cells.get(columns.label), f"{where}: {columns.label}")
             at_ms = None if columns.labelled_at is None else _time(cells.get(columns.labelled_at), time_of, where)
-            receiver = {name: cells[name] for name in _RECEIVER if isinstance(cells.get(name), str)}
-            payments.append(_Payment(key, value, -1 if time_ms is None else time_ms, identity, label, at_ms, receiver))
+            parties = {name: cells[name] for name in _PARTIES if isinstance(cells.get(name), str)}
+            payments.append(_Payment(key, value, -1 if time_ms is None else time_ms, identity, label, at_ms, parties))
     for wanted in filter(None, (columns.label, columns.labelled_at)):
         if payments and wanted not in seen:
             raise FileError(f"{path}: expected a column `{wanted}`, got none{nearest(wanted, seen)}")
@@ -199,7 +197,6 @@ class _LabelledRun:
     def __init__(self, hash_key: HashKey, maturity_ms: int, pack: RulePack) -> None:
         self._hash_key, self._maturity_ms = hash_key, maturity_ms
         self._pipeline = Pipeline(_PARTITIONS, TransactionDecoder(hash_key, TimeLimits()), pack)
-        self._markers: dict[int, int] = {}  # how many each partition of pix-markers has seen
         self._pending: list[Message] = []
         self._marks: list[tuple[int, int, _Payment]] = []  # frauds that will become known: when, a number, which
         self._labels: dict[str, tuple[int | None, int | None]] = {}
@@ -240,22 +237,14 @@ class _LabelledRun:
             )
 
     def _mark(self, fraud: _Payment, at_ms: int) -> None:
-        """Let a fraud that has become known mark its receiver."""
+        """Let a fraud that has become known mark its parties."""
         message = {
             "end_to_end_id": fraud.identity, "timestamp": at_ms, "event": "FRAUD_MARKER", "status": "REGISTERED",
-            "report_id": str(uuid.uuid5(_REPORTS, str(fraud.identity))), "last_modified": at_ms, **fraud.receiver,
+            "report_id": str(uuid.uuid5(_REPORTS, str(fraud.identity))), "last_modified": at_ms, **fraud.parties,
         }  # fmt: skip
         key, value = str(fraud.identity).encode(), msgspec.json.encode(message)
-        records = Stretch(0, 1, [key], [value], range(1), [at_ms])
-        output = mark_receivers(records, 0, _PARTITIONS, self._hash_key, TimeLimits())
-        if not output.markers:  # a payment that the stream rejects, too
-            return
         self._push()  # payments that came before it do not know of it
-        for send in output.sends:
-            base = self._markers.get(send.partition, 0)
-            end = self._markers[send.partition] = base + len(send.values)
-            stretch = Stretch(base, end, send.keys, send.values, range(base, end), [at_ms] * len(send.values))
-            self._pipeline.receivers[send.partition].apply_markers(stretch)
+        self._pipeline.hear([Message(key, value, at_ms)], self._hash_key, TimeLimits())
 
     def result(self, path: Path) -> LabelledFile:
         if not any(len(part[0]) for part in self._decided):

@@ -17,7 +17,6 @@ from agents.controls import DEFAULT_RULES, read_pack
 from app.domain.feedback import decode_feedback
 from app.domain.field_checks import TimeLimits
 from app.domain.labelled import Labelled, decode_labelled
-from app.domain.records import Stretch
 from app.domain.rejection import Rejection
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
@@ -26,7 +25,6 @@ from app.settings import Settings
 from app.topic_reading import extent, open_reader, stretches
 from app.topics import LABELLED, Topic
 from models.labelling import Label, LabelState, statement
-from models.marking import mark_receivers
 from models.pipeline import Message, Pipeline
 from models.receiver_stage import FEATURES_VERSION
 from models.rules import RulePack
@@ -167,7 +165,6 @@ class _SimulatedRun:
         self._simulation, self._progress = simulation, progress
         self._hash_key = HashKey.from_bytes(_HASH_KEY)
         self._pipeline = Pipeline(_PARTITIONS, TransactionDecoder(self._hash_key, TimeLimits()), pack)
-        self._markers: dict[int, int] = {}  # how many each partition of pix-markers has seen
         self._pending: list[Message] = []
         self._said: dict[bytes, LabelState] = {}
         self._typologies: dict[bytes, str] = {}
@@ -208,18 +205,11 @@ class _SimulatedRun:
                 self._columns[name].append(decided.transactions[source][scored])
 
     def _hear(self, told: FeedbackMessage) -> None:
-        """Let a message of feedback change labels and, where it is a fraud marker, what is known of the receiver."""
+        """Let a message of feedback change labels and, where it is a fraud marker, what is known of the parties."""
         self._learn_label(told)
-        records = Stretch(0, 1, [told.key], [told.value], range(1), [told.at_ms])
-        output = mark_receivers(records, 0, _PARTITIONS, self._hash_key, TimeLimits())
-        if not output.markers:
-            return
-        self._push()  # payments that came before it do not know of it
-        for send in output.sends:
-            base = self._markers.get(send.partition, 0)
-            end = self._markers[send.partition] = base + len(send.values)
-            stretch = Stretch(base, end, send.keys, send.values, range(base, end), [told.at_ms] * len(send.values))
-            self._pipeline.receivers[send.partition].apply_markers(stretch)
+        if b"FRAUD_MARKER" in told.value:
+            self._push()  # payments that came before it do not know of it
+            self._pipeline.hear([Message(told.key, told.value, told.at_ms)], self._hash_key, TimeLimits())
 
     def _learn_label(self, told: FeedbackMessage) -> None:
         feedback = decode_feedback(told.value, told.key, told.at_ms, TimeLimits())

@@ -143,6 +143,10 @@ _RECEIVER = (
 )
 
 _PAYER = (
+    Feature(
+        "payer", Marks, "A victim is tried again; a stolen account stays so.", typologies=("remote_access", "relative")
+    ),
+    Feature("payer", SinceMark, "The next try follows soon.", typologies=("remote_access", "relative")),
     Feature("payer", Sum, "What went out of the last minutes' credit.", "sent", minutes(10), ("mule",)),
     *(
         Feature("payer", aggregate, "Money that came in just before.", "credited", window, ("mule", "remote_access"))

@@ -65,6 +65,8 @@ FEEDBACK_FIELDS: tuple[Field, ...] = (
     Field("pix_key_type", Kind.ENUM, "type of the key; deduced from its form where absent", values=PIX_KEY_TYPES),
     Field("receiver_account", Kind.IDENTIFIER, "the receiver's account", low=1, high=64),
     Field("receiver_ispb", Kind.ISPB, "ISPB of the receiver's PSP"),
+    Field("payer_account", Kind.IDENTIFIER, "the payer's account", low=1, high=64),
+    Field("payer_ispb", Kind.ISPB, "ISPB of the payer's PSP"),
     Field("amount_centavos", Kind.CENTAVOS, "amount blocked, recovered or returned", low=0, high=MAX_AMOUNT_CENTAVOS),
 )
 
@@ -76,8 +78,8 @@ _ANALYSED_EVENTS = ("INFRACTION_REPORT", "ANALYST")
 class Feedback:
     """One checked message of `pix-feedback`.
 
-    The key and the account stay in clear, since the marker that follows from them is keyed like the transactions; they
-    are left out of the representation.
+    The key and the accounts stay in clear, since the markers that follow from them are keyed like the transactions;
+    they are left out of the representation.
 
     Parameters
     ----------
@@ -93,6 +95,8 @@ class Feedback:
         DICT's terms; None where the message lacks them.
     pix_key, receiver_account, receiver_ispb
         The receiver; None where the message lacks them.
+    payer_account, payer_ispb
+        The payer; None where the message lacks them.
     amount_centavos
         Amount blocked, recovered or returned.
     """
@@ -109,6 +113,8 @@ class Feedback:
     pix_key: str | None = field(default=None, repr=False)
     receiver_account: str | None = field(default=None, repr=False)
     receiver_ispb: str | None = None
+    payer_account: str | None = field(default=None, repr=False)
+    payer_ispb: str | None = None
     amount_centavos: int | None = None
 
     @property
@@ -160,7 +166,8 @@ def _contradiction(values: Values) -> Rejection | None:
     if event in _ANALYSED_EVENTS and status == "CLOSED" and "analysis_result" not in values:
         expected = f"one of {', '.join(ANALYSIS_RESULTS)}, as the analysis is closed"
         return Rejection("$.analysis_result", expected, "absent", Reason.MISSING)
-    if "receiver_account" in values and "receiver_ispb" not in values:
-        expected = "string of 8 digits, as there is a receiver_account"
-        return Rejection("$.receiver_ispb", expected, "absent", Reason.MISSING)
+    for party in ("receiver", "payer"):
+        if f"{party}_account" in values and f"{party}_ispb" not in values:
+            expected = f"string of 8 digits, as there is a {party}_account"
+            return Rejection(f"$.{party}_ispb", expected, "absent", Reason.MISSING)
     return None

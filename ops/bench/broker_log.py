@@ -20,9 +20,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from app.topics import DECISIONS, ENRICHED, FEATURES, TRANSACTIONS
 from ops.bench.stand import COMPACTION, SLOW_COMPACTION, BenchError, Stand
 
 __all__ = ["BrokerLog", "compact", "log_folder"]
@@ -97,7 +99,7 @@ def _remove_leftovers() -> None:
 
 
 async def compact(stand: Stand) -> float:
-    """Let the broker compact its changelogs as fast as it can until they shrink no more.
+    """Let the broker drop what was read, and compact its changelogs as fast as it can until they shrink no more.
 
     Returns
     -------
@@ -108,6 +110,7 @@ async def compact(stand: Stand) -> float:
     BenchError
         When it refuses.
     """
+    await _drop_read(stand)
     used_s = stand.broker_cpu_s()
     await _bound_compaction(stand, _FAST_COMPACTION)
     smallest, since_s = float("inf"), time.monotonic()
@@ -120,6 +123,20 @@ async def compact(stand: Stand) -> float:
     used_s = stand.broker_cpu_s() - used_s
     await _bound_compaction(stand, SLOW_COMPACTION)
     return used_s
+
+
+async def _drop_read(stand: Stand) -> None:
+    """Give back what payments, frames, vectors and decisions take that nobody reads again."""
+    admin, consumer = AIOKafkaAdminClient(**stand.connection), AIOKafkaConsumer(**stand.connection, group_id=None)
+    async with consumer:
+        await admin.start()
+        try:
+            for topic in (TRANSACTIONS, ENRICHED, FEATURES, DECISIONS):
+                places = [TopicPartition(topic.name, partition) for partition in range(stand.settings.partitions)]
+                all_of_it = {place: RecordsToDelete(end) for place, end in (await consumer.end_offsets(places)).items()}
+                await admin.delete_records(all_of_it)
+        finally:
+            await admin.close()
 
 
 async def _bound_compaction(stand: Stand, bytes_per_s: float) -> None:

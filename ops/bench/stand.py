@@ -54,8 +54,17 @@ COMPACTION = "log.cleaner.io.max.bytes.per.second"
 SLOW_COMPACTION = float(8 << 20)
 """While something is measured: see `ops.bench.broker_log`. A slower cleaner would sleep through a change."""
 
-# It has one core: threads for each disk and connection do not make it faster.
-_BROKER = MappingProxyType({"num.network.threads": "1", "num.io.threads": "2", COMPACTION: str(SLOW_COMPACTION)})
+# It has one core: threads for each disk and connection do not make it faster. What was dropped goes at once.
+_BROKER = MappingProxyType(
+    {
+        "num.network.threads": "1",
+        "num.io.threads": "2",
+        "log.segment.bytes": str(128 << 20),
+        "log.retention.check.interval.ms": "2000",
+        "log.segment.delete.delay.ms": "1000",
+        COMPACTION: str(SLOW_COMPACTION),
+    }
+)
 
 
 class BenchError(RuntimeError):

@@ -272,6 +272,8 @@ class MedFeedback:
             "last_modified": at_ms,
             "receiver_account": payment.receiver_account,
             "receiver_ispb": payment.receiver_ispb,
+            "payer_account": payment.payer_account,
+            "payer_ispb": payment.payer_ispb,
             **{name: value for name, value in details.items() if value is not None},
         }
         if payment.pix_key is not None:

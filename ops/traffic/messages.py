@@ -72,6 +72,8 @@ class Payment(NamedTuple):
     pix_key: str | None
     receiver_account: str
     receiver_ispb: str
+    payer_account: str
+    payer_ispb: str
 
 
 class _Noise:
@@ -157,9 +159,18 @@ class MessageWriter:
                 self._add_session(message, step, noise, position)
             if step.facts:
                 message.update(step.facts)
-            account, institution = population.account(step.receiver), population.institution(step.receiver)
             payment = Payment(
-                identifier, step.at_ms, amount, step.purpose, step.payer, step.receiver, pix_key, account, institution
+                identifier,
+                step.at_ms,
+                amount,
+                step.purpose,
+                step.payer,
+                step.receiver,
+                pix_key,
+                receiver_account=population.account(step.receiver),
+                receiver_ispb=population.institution(step.receiver),
+                payer_account=population.account(step.payer),
+                payer_ispb=population.institution(step.payer),
             )
             yield self._encode(message), payment, label
 

@@ -29,7 +29,7 @@ from app.topics import (
     Topic,
     changelog,
 )
-from models.marking import mark_receivers
+from models.marking import mark_parties
 from models.payer_stage import PayerStage
 from models.receiver_stage import ReceiverStage
 from models.rules import RulePack
@@ -121,7 +121,7 @@ class _Check:
         limits = TimeLimits()
         for partition in self.partitions:
             log = self.logs[FEEDBACK.name, partition]
-            for send in mark_receivers(log, partition, len(self.partitions), self.hash_key, limits).sends:
+            for send in mark_parties(log, partition, len(self.partitions), self.hash_key, limits).sends:
                 wanted.update(value or b"" for value in (send.values if send.topic == MARKERS.name else ()))
         found: Counter[bytes] = Counter()
         for partition in self.partitions:

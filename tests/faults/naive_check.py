@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,10 @@ from tables import aggregates
 from tables.catalog import CATALOG
 from tables.events import debit_events, is_refund
 from tables.features import Feature
-from tables.layout import EVENT_DTYPE, LOGS, Array
+from tables.layout import EVENT_DTYPE, FRAUD_TYPES, LOGS, Array
 from tests.naive import ORACLES, NaiveProfiles, Paid, Question, Row
+
+from .witness import read_frame, read_marks
 
 __all__ = ["payer_mismatches", "receiver_mismatches"]
 
@@ -30,15 +34,18 @@ _EXACT = (
     aggregates.FlagCount,
     aggregates.PeriodSum,
 )
+_MARKS = (aggregates.Marks, aggregates.SinceMark)
+"""Of payers only: how markers on receivers interleave with payments is not in the log."""
 
 
 @cache
 def _exact_features(stage: str) -> tuple[tuple[int, ...], tuple[Feature, ...]]:
     """Positions and declarations of the features that are integers."""
+    wanted = _EXACT + _MARKS if stage == "payer" else _EXACT
     chosen = [
         (position, feature)
         for position, feature in enumerate(CATALOG.stage_features(stage))
-        if (feature.aggregate if isinstance(feature.aggregate, type) else type(feature.aggregate)) in _EXACT
+        if (feature.aggregate if isinstance(feature.aggregate, type) else type(feature.aggregate)) in wanted
     ]
     return tuple(position for position, _ in chosen), tuple(feature for _, feature in chosen)
 
@@ -74,11 +81,16 @@ class _Naive(NaiveProfiles):
         self._count(self.rows[int(event["key"])], event)
 
 
-def _mismatches(stage: str, events: Array, features: Array) -> Iterator[str]:
-    """Tell of the first event whose features are not the naive oracle's; rows of `features` go with the events."""
+def _mismatches(stage: str, events: Array, features: Array, marks: Mapping[int, Sequence[Any]]) -> Iterator[str]:
+    """Tell of the first event whose features are not the naive oracle's.
+
+    Rows of `features` go with the events; marks are told before the event of their number.
+    """
     positions, chosen = _exact_features(stage)
     naive = _Naive(stage, chosen)
-    for event, found in zip(events, features[:, positions], strict=True):
+    for number, (event, found) in enumerate(zip(events, features[:, positions], strict=True)):
+        for mark in marks.get(number, ()):
+            naive.mark(int(mark["key"]), FRAUD_TYPES[mark["fraud_type"]], int(mark["delta"]), int(mark["timestamp"]))
         if event["wants_features"]:
             wanted = np.array(naive.ask_all(event), np.float64).astype(np.float32)
             if not np.array_equal(found, wanted, equal_nan=True):
@@ -92,11 +104,11 @@ def _mismatches(stage: str, events: Array, features: Array) -> Iterator[str]:
 
 def receiver_mismatches(events: Array, features: Array) -> Iterator[str]:
     """Compare stage 1's features of one partition: events and what was found for each, in the log's order."""
-    return _mismatches("receiver", events, features)
+    return _mismatches("receiver", events, features, {})
 
 
-def payer_mismatches(frames: Sequence[tuple[int, Any, Any]], decided: Decided) -> Iterator[str]:
-    """Compare stage 2's features of one partition with what its frames say, repeats dropped by a plain set."""
+def payer_mismatches(messages: Sequence[bytes | None], decided: Decided) -> Iterator[str]:
+    """Compare stage 2's features of one partition with what its frames say, repeats dropped by plain sets."""
     first = len(CATALOG.stage_features("receiver"))
     width = len(CATALOG.stage_features("payer"))
     found = {
@@ -105,8 +117,14 @@ def payer_mismatches(frames: Sequence[tuple[int, Any, Any]], decided: Decided) -
     }
     seen: set[tuple[int, int, bool]] = set()
     ids: set[bytes] = set()
+    marked: set[bytes] = set()
+    marks: defaultdict[int, list[Any]] = defaultdict(list)
     events, features = [], []
-    for upstream, debits, notices in frames:
+    for upstream, debits, notices in chain.from_iterable(map(_marks_first, messages)):
+        if upstream is None:
+            marks[len(events)] += [mark for mark in debits if bytes(mark["id"]) not in marked]
+            marked.update(debits["id"].tolist())
+            continue
         arrivals = [(int(row["transaction"]["source_offset"]), False, row) for row in debits]
         arrivals += [(int(row["source_offset"]), True, row) for row in notices]
         for offset, is_notice, row in sorted(arrivals, key=lambda item: item[:2]):
@@ -123,7 +141,11 @@ def payer_mismatches(frames: Sequence[tuple[int, Any, Any]], decided: Decided) -
             features.append(found.get(one, np.full(width, np.nan, np.float32)) if not is_notice else np.zeros(width))
     if not events:
         return iter(())
-    return _mismatches("payer", np.array(events), np.array(features, np.float32))
+    return _mismatches("payer", np.array(events), np.array(features, np.float32), marks)
+
+
+def _marks_first(message: bytes | None) -> list[tuple[int | None, Any, Any]]:
+    return [(None, read_marks(message), None), *read_frame(message)]
 
 
 def _debit(row: Any) -> np.void:  # noqa: ANN401 - a record of `debit_dtype`

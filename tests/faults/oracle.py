@@ -147,7 +147,7 @@ def _check_payers(
     if log.end:
         _compare(world, f"payers-{partition}", found, reference)
     if not plan.forgets_ids:
-        for text in payer_mismatches(list(chain.from_iterable(map(read_frame, log.values))), output.decided):
+        for text in payer_mismatches(log.values, output.decided):
             world.violated("features equal the naive oracle's", f"{ENRICHED.name}-{partition}: {text}")
     return reference, output.decided
 

@@ -29,7 +29,7 @@ from app.topics import (
     topics,
 )
 from models.lists import Lists
-from models.marking import mark_receivers
+from models.marking import mark_parties
 from models.outputs import Send
 from models.payer_stage import PayerStage
 from models.receiver_stage import ReceiverStage
@@ -98,12 +98,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     retry = (settings.retry_window_s * 1000, settings.retry_max_ids)
     for partition in range(_PARTITIONS):
         log = told.read(FEEDBACK.name, partition)
-        told.append(mark_receivers(log, partition, _PARTITIONS, hash_key, TimeLimits()).sends)
+        told.append(mark_parties(log, partition, _PARTITIONS, hash_key, TimeLimits()).sends)
     for partition in range(_PARTITIONS):
         decoder = TransactionDecoder(hash_key, TimeLimits())
         receivers = ReceiverStage(partition, _PARTITIONS, decoder, *retry)
         told.append(receivers.apply(told.read(TRANSACTIONS.name, partition)).sends)
-        receivers.apply_markers(told.read(MARKERS.name, partition))
+        told.append(receivers.apply_markers(told.read(MARKERS.name, partition)).sends)
         told.checkpoint(changelog(settings.app_id, RECEIVERS_TABLE).name, partition, receivers.state)
     for partition in range(_PARTITIONS):
         payers = PayerStage(partition, _PARTITIONS, rule_packs()[0], *retry)

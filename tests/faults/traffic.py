@@ -133,7 +133,7 @@ class _Bank:
         return Message(TRANSACTIONS.name, key, json.dumps(fields).encode(), self.clock_ms)
 
     def feedback(self) -> Message:
-        """Draw what became known: a marker on a receiver, its cancellation, a repeat of either, or noise."""
+        """Draw what became known: a marker on both parties, its cancellation, a repeat of either, or noise."""
         fields = draw_feedback(self.rng, self.payments, self.markers, self.clock_ms, repeat_share=0.5)
         key = str(fields["end_to_end_id"]).encode()
         return Message(FEEDBACK.name, key, json.dumps(fields).encode(), self.clock_ms)
@@ -142,14 +142,14 @@ class _Bank:
 def draw_feedback(
     rng: Random, payments: Sequence[Payment], markers: list[tuple[Payment, str]], now_ms: int, *, repeat_share: float
 ) -> dict[str, Any]:
-    """Draw the fields of a marker on a receiver, its cancellation, a repeat of either, or noise: one without a status.
+    """Draw the fields of a marker on both parties, its cancellation, a repeat of either, or one without a status.
 
     Parameters
     ----------
     rng
         Draws.
     payments
-        From which a new marker takes its receiver.
+        From which a new marker takes its parties.
     markers
         Those drawn before, with the names of their reports; a new one is added.
     now_ms
@@ -173,6 +173,8 @@ def draw_feedback(
         "fraud_type": "MULE_ACCOUNT",
         "receiver_account": payment.fields["receiver_account"],
         "receiver_ispb": payment.fields["receiver_ispb"],
+        "payer_account": payment.fields["payer_account"],
+        "payer_ispb": payment.fields["payer_ispb"],
     }
     if "pix_key" in payment.fields:
         fields["pix_key"] = payment.fields["pix_key"]

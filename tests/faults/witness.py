@@ -15,7 +15,7 @@ from app.domain.records import Stretch
 from app.domain.rejection import decode_dead_letter
 from app.domain.siphash import HashKey
 from app.topics import DECISIONS, ENRICHED, FEATURES, FEEDBACK, MARKERS, REJECTED, TRANSACTIONS
-from models.marking import mark_receivers
+from models.marking import decode_marker, mark_parties
 from models.receiver_stage import FEATURES_VERSION
 from tables.catalog import CATALOG
 from tables.partition import POSITION_KEY, PartitionState
@@ -26,7 +26,7 @@ from .transport import CHANGELOGS
 if TYPE_CHECKING:
     from .worker import Worker
 
-__all__ = ["Witness", "read_frame"]
+__all__ = ["Witness", "read_frame", "read_marks"]
 
 _TABLES = {topic: table for table, topic in CHANGELOGS.items()}
 _TABLE_OF = {TRANSACTIONS.name: "receivers", MARKERS.name: "receivers", ENRICHED.name: "payers"}
@@ -43,6 +43,11 @@ def read_frame(value: bytes | None) -> list[tuple[int, Any, Any]]:
         (upstream, frame.debits[debits_of == upstream], frame.credits[notices_of == upstream])
         for upstream in np.union1d(debits_of, notices_of).tolist()
     ]
+
+
+def read_marks(value: bytes | None) -> Any:  # noqa: ANN401 - records of MARK_DTYPE
+    """Return the marks of a message of `pix-enriched`."""
+    return decode_frame(value or b"", FEATURES_VERSION, _RECEIVER_FEATURES).marks
 
 
 def _position(stretch: Stretch) -> dict[str, int] | None:
@@ -76,6 +81,7 @@ class Witness:
         self._mark = (partitions, hash_key, time_limits)
         self._framed: defaultdict[int, set[int]] = defaultdict(set)
         self._markers: set[bytes | None] = set()
+        self._marked: set[bytes] = set()
         self._restored: dict[tuple[str, int], dict[str, int]] = {}
 
     # -- what is in the log
@@ -88,6 +94,8 @@ class Witness:
         elif topic == ENRICHED.name:
             for upstream, debits, _ in chain.from_iterable(map(read_frame, stretch.values)):
                 self._framed[upstream] |= set(debits["transaction"]["source_offset"].tolist())
+            for value in stretch.values:
+                self._marked.update(read_marks(value)["id"].tolist())
         elif topic == MARKERS.name:
             self._markers.update(stretch.values)
         elif topic in (DECISIONS.name, FEATURES.name, REJECTED.name):
@@ -143,8 +151,11 @@ class Witness:
                     if one not in self.decisions and (TRANSACTIONS.name, upstream, at) not in self.letters:
                         missing.append((one, upstream, at))
             return missing
+        if topic == MARKERS.name:
+            markers_told = map(decode_marker, map(bytes, filter(None, batch.values)))
+            return [one for one in markers_told if one.party == "payer" and one.id not in self._marked]
         if topic == FEEDBACK.name:
-            sends = mark_receivers(batch, partition, *self._mark).sends
+            sends = mark_parties(batch, partition, *self._mark).sends
             markers = [value for send in sends if send.topic == MARKERS.name for value in send.values]
             return [value for value in markers if value not in self._markers]
         return []

@@ -12,16 +12,13 @@ from app.domain.columns import ColumnKind
 from app.domain.decision import ACTIONS
 from app.domain.field_checks import TimeLimits
 from app.domain.fields import PURPOSES
-from app.domain.records import Stretch
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from app.topics import MARKERS
-from models.marking import mark_receivers
 from models.pipeline import Message, Pipeline
 from models.rule_examples import example_batch
 from models.rule_file import default_pack_text, load_rule_pack
 from models.rules import Rule, Verdicts
-from ops.traffic.feedback import FeedbackConfig, FeedbackMessage, MedFeedback
+from ops.traffic.feedback import FeedbackConfig, MedFeedback
 from ops.traffic.generator import TrafficConfig, generate
 from tables.catalog import CATALOG
 from tables.typologies import TYPOLOGIES
@@ -190,22 +187,6 @@ class JudgedRun:
     fired: NDArray[np.bool_]  # (n, rules)
 
 
-def apply_feedback(pipeline: Pipeline, told: list[FeedbackMessage], offset: int) -> None:
-    """Bring feedback to the receivers, as the agents do."""
-    count = len(told)
-    keys, values = [each.key for each in told], [each.value for each in told]
-    places = range(offset, offset + count)
-    records = Stretch(offset, offset + count, keys, values, places, [each.at_ms for each in told])
-    for send in mark_receivers(records, 0, 1, HASH_KEY, TimeLimits()).sends:
-        assert send.topic == MARKERS.name
-        after = (pipeline.receivers[0].state.next_offset(MARKERS.name) or 0) + len(send.values)
-        begin = after - len(send.values)
-        offsets, times = range(begin, after), [told[-1].at_ms] * len(send.values)
-        pipeline.receivers[0].apply_markers(
-            Stretch(begin, after, [None] * len(send.values), send.values, offsets, times)
-        )
-
-
 @pytest.fixture(scope="module")
 def run() -> JudgedRun:
     """Four days of a town in which three payments in a hundred are frauds, with what becomes known of them in time."""
@@ -219,7 +200,7 @@ def run() -> JudgedRun:
         if each.payment is not None and each.label is not None
     }
     pipeline = Pipeline(1, TransactionDecoder(HASH_KEY, TimeLimits()), PACK)
-    med, heard = MedFeedback(FeedbackConfig(7, delay_scale=0.05)), 0
+    med = MedFeedback(FeedbackConfig(7, delay_scale=0.05))
     typology: list[str] = []
     fired = []
     for start in range(0, len(messages), 2_000):
@@ -229,10 +210,8 @@ def run() -> JudgedRun:
             fired.append(np.unpackbits(output.decided.rows["fired"], axis=1)[:, : len(PACK.rules)].astype(np.bool_))
         for each in batch:
             med.observe(each)
-        told = list(med.due(batch[-1].arrival_ms))
-        if told:
-            apply_feedback(pipeline, told, heard)
-        heard += len(told)
+        told = [Message(each.key, each.value, each.at_ms) for each in med.due(batch[-1].arrival_ms)]
+        pipeline.hear(told, HASH_KEY, TimeLimits())
     return JudgedRun(np.array(typology), np.concatenate(fired))
 
 

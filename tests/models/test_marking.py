@@ -1,4 +1,4 @@
-"""Feedback becomes markers on receivers, where their payments go."""
+"""Feedback becomes markers on receivers and payers, where their payments go."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.domain.records import Stretch
 from app.domain.rejection import Reason, decode_dead_letter
 from app.domain.siphash import HashKey, hash_account, hash_pix_key
 from app.domain.transaction import TransactionDecoder
-from models.marking import Marker, MarkingOutput, decode_marker, mark_receivers
+from models.marking import Marker, MarkingOutput, decode_marker, mark_parties
 
 KAFKA_MS = 1_790_000_000_000
 PAYMENT = "E12345678202609211333abcDEF12345"
@@ -46,7 +46,7 @@ def _message(**changes: object) -> bytes:
 def _mark(*values: bytes | None, partition: int = 2) -> MarkingOutput:
     count = len(values)
     records = Stretch(100, 100 + count, [PAYMENT.encode()] * count, values, range(100, 100 + count), [KAFKA_MS] * count)
-    return mark_receivers(records, partition, PARTITIONS, HASH_KEY, TimeLimits())
+    return mark_parties(records, partition, PARTITIONS, HASH_KEY, TimeLimits())
 
 
 def _markers(output: MarkingOutput) -> list[tuple[int, Marker]]:
@@ -64,7 +64,7 @@ def test_a_registered_marker_marks_the_key() -> None:
     output = _mark(_message())
     ((partition, marker),) = _markers(output)
     assert partition == partition_of(CPF.encode(), PARTITIONS)
-    assert (marker.receiver, marker.fraud_type, marker.delta) == (hash_pix_key(CPF, HASH_KEY), "MULE_ACCOUNT", 1)
+    assert (marker.marked, marker.fraud_type, marker.delta) == (hash_pix_key(CPF, HASH_KEY), "MULE_ACCOUNT", 1)
     assert marker.timestamp == KAFKA_MS - 1000
     assert (output.markers, output.rejections) == (1, [])
 
@@ -73,7 +73,7 @@ def test_a_marker_may_name_the_account() -> None:
     """Payments without a Pix key are keyed by it."""
     ((partition, marker),) = _markers(_mark(_message(**BY_ACCOUNT)))
     assert partition == partition_of(b"0001-99", PARTITIONS)
-    assert marker.receiver == hash_account("12345678", "0001-99", HASH_KEY)
+    assert marker.marked == hash_account("12345678", "0001-99", HASH_KEY)
 
 
 @pytest.mark.parametrize("by_account", [False, True])
@@ -95,14 +95,31 @@ def test_the_mark_meets_the_payment(*, by_account: bool) -> None:
     decoder = TransactionDecoder(HASH_KEY, TimeLimits())
     decoded = decoder.decode([json.dumps(payment).encode()], [key], [KAFKA_MS], [0], 0)
     ((partition, marker),) = _markers(_mark(_message(**BY_ACCOUNT) if by_account else _message()))
-    assert decoded.rows["receiver"].tolist() == [marker.receiver]
+    assert decoded.rows["receiver"].tolist() == [marker.marked]
     assert partition == partition_of(key, PARTITIONS)
+
+
+def test_the_payer_is_marked_too() -> None:
+    """Where its debits go, with an id of its own: one partition may hold both parties."""
+    named = {"payer_account": "7", "payer_ispb": "87654321"}
+    (_, receiver), (partition, payer) = sorted(_markers(_mark(_message(**named))), key=lambda item: item[1].party[::-1])
+    assert (receiver.party, payer.party) == ("receiver", "payer")
+    assert payer.marked == hash_account("87654321", "7", HASH_KEY)
+    assert partition == payer.marked % PARTITIONS
+    assert (payer.fraud_type, payer.delta, payer.timestamp) == ("MULE_ACCOUNT", 1, KAFKA_MS - 1000)
+    assert payer.id != receiver.id
+
+
+def test_a_marker_may_name_the_payer_alone() -> None:
+    """One who was defrauded over another rail, say."""
+    ((_, marker),) = _markers(_mark(_message(pix_key=..., payer_account="7", payer_ispb="87654321")))
+    assert marker.party == "payer"
 
 
 def test_a_cancellation_takes_the_mark_away() -> None:
     """Same receiver and type, delta -1, and an id of its own so that it is not taken for a repeat."""
     ((_, registered), (_, cancelled)) = _markers(_mark(_message(), _message(status="CANCELLED")))
-    assert (cancelled.receiver, cancelled.fraud_type, cancelled.delta) == (registered.receiver, "MULE_ACCOUNT", -1)
+    assert (cancelled.marked, cancelled.fraud_type, cancelled.delta) == (registered.marked, "MULE_ACCOUNT", -1)
     assert cancelled.id != registered.id
 
 
@@ -135,7 +152,7 @@ def test_nothing_else_marks(event: str) -> None:
         assert (output.sends, output.markers, output.rejections) == ([], 0, [])
 
 
-def test_a_marker_without_receiver_marks_nobody() -> None:
+def test_a_marker_without_parties_marks_nobody() -> None:
     """It is feedback on a payment, and no fault."""
     output = _mark(_message(pix_key=...))
     assert (output.sends, output.markers, output.rejections) == ([], 0, [])
@@ -156,9 +173,10 @@ def test_a_fault_becomes_a_dead_letter_and_stops_nobody() -> None:
 
 def test_no_personal_data_leaves_in_clear() -> None:
     """Neither the key nor the account nor the report is in a marker."""
-    output = _mark(_message(), _message(**BY_ACCOUNT))
+    output = _mark(_message(payer_account="0002-11", payer_ispb="87654321"), _message(**BY_ACCOUNT))
     sent = b"".join(value for send in output.sends for value in send.values)
     assert CPF.encode() not in sent
+    assert b"0002-11" not in sent
     assert b"0001-99" not in sent
     assert str(MARKER["report_id"]).encode() not in sent
     assert all(key is None for send in output.sends for key in send.keys)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.domain.fields import TRANSACTION_DTYPE
-from models.receiver_stage import MARKED_DTYPE, SEEN_DTYPE
+from models.receiver_stage import SEEN_DTYPE
 from tables.ids import IdMemory, transaction_digest
+from tables.marks import MARKED_DTYPE
 
 DTYPE = np.dtype([("id", "S32"), ("timestamp", "i8"), ("digest", "u8")])
 WINDOW_MS = 100

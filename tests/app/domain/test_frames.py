@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.domain.fields import TRANSACTION_DTYPE
-from app.domain.frames import CREDIT_DTYPE, FrameError, debit_dtype, decode_frame, encode_frame
+from app.domain.frames import CREDIT_DTYPE, MARK_DTYPE, FrameError, debit_dtype, decode_frame, encode_frame
 
 FINGERPRINT = "0123456789abcdef"
 FEATURES = 3
@@ -20,26 +20,32 @@ def _noise(dtype: np.dtype[np.void], count: int, seed: int) -> NDArray[np.void]:
     return np.frombuffer(np.random.default_rng(seed).bytes(count * dtype.itemsize), dtype)
 
 
-def _frame(debits: int = 2, notices: int = 1, fingerprint: str = FINGERPRINT) -> bytes:
-    return encode_frame(fingerprint, _noise(debit_dtype(FEATURES), debits, 1), _noise(CREDIT_DTYPE, notices, 2))
+def _frame(debits: int = 2, notices: int = 1, marks: int = 1, fingerprint: str = FINGERPRINT) -> bytes:
+    rows = (_noise(debit_dtype(FEATURES), debits, 1), _noise(CREDIT_DTYPE, notices, 2), _noise(MARK_DTYPE, marks, 3))
+    return encode_frame(fingerprint, *rows)
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     debits=st.integers(0, 5),
     notices=st.integers(0, 5),
+    marks=st.integers(0, 5),
     features=st.integers(0, 70),
     fingerprint=st.text("0123456789abcdef", min_size=1, max_size=16),
     seed=st.integers(0, 2**32),
 )
-def test_what_goes_in_comes_out(debits: int, notices: int, features: int, fingerprint: str, seed: int) -> None:
+def test_what_goes_in_comes_out(
+    debits: int, notices: int, marks: int, features: int, fingerprint: str, seed: int
+) -> None:
     """Bit by bit, for any rows, none included."""
     debit_rows = _noise(debit_dtype(features), debits, seed)
     credit_rows = _noise(CREDIT_DTYPE, notices, seed + 1)
-    frame = decode_frame(encode_frame(fingerprint, debit_rows, credit_rows), fingerprint, features)
+    mark_rows = _noise(MARK_DTYPE, marks, seed + 2)
+    frame = decode_frame(encode_frame(fingerprint, debit_rows, credit_rows, mark_rows), fingerprint, features)
     assert frame.debits.dtype == debit_rows.dtype
     assert frame.debits.tobytes() == debit_rows.tobytes()
     assert frame.credits.tobytes() == credit_rows.tobytes()
+    assert frame.marks.tobytes() == mark_rows.tobytes()
 
 
 def test_named_columns_survive() -> None:
@@ -94,7 +100,7 @@ def test_another_number_of_features_is_an_error() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 27), st.integers(0, 255))
+@given(st.integers(0, 31), st.integers(0, 255))
 def test_a_damaged_header_is_an_error(place: int, byte: int) -> None:
     """No damage ends in an error of another kind, or in other rows."""
     value = bytearray(_frame())
@@ -103,5 +109,5 @@ def test_a_damaged_header_is_an_error(place: int, byte: int) -> None:
         frame = decode_frame(bytes(value), FINGERPRINT, FEATURES)
     except FrameError:
         return
-    assert (len(frame.debits), len(frame.credits)) == (2, 1)
+    assert (len(frame.debits), len(frame.credits), len(frame.marks)) == (2, 1, 1)
     assert bytes(value) == _frame()
