@@ -2,6 +2,10 @@
 
 Time runs one way through a training run: what the trees learn from, a gap, what stops and calibrates them, a gap, and
 what judges them. In each gap labels mature, so no part knows what only a later one could have told it.
+
+What has been judged is then fitted again, one part further on: as many trees learn from all that precedes the judging
+part, and that part calibrates them. So a model in force knows weeks that a judged one must not; what is told of its
+quality is that of the judged one, which knew less.
 """
 
 from __future__ import annotations
@@ -56,6 +60,8 @@ class TrainingPlan:
         Of the model in the registry.
     resamples
         Of bootstrap intervals.
+    refit
+        Whether the model that is returned is fitted again, one part further on.
     """
 
     gap_ms: int
@@ -72,6 +78,7 @@ class TrainingPlan:
     threads: int = 1
     name: str = "pixguard"
     resamples: int = 200
+    refit: bool = True
 
     def parameters(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Return LightGBM's parameters for features of these names."""
@@ -112,7 +119,7 @@ class TrainedModel:
     booster_text
         LightGBM's own form, for whoever wants to look at it with LightGBM.
     report
-        Plain values: sizes, metrics of all scores, comparisons, segments.
+        Plain values: sizes, metrics of all scores (of the model as it was judged), comparisons, segments.
     importance
         Gain by feature, the greatest first.
     test
@@ -168,6 +175,10 @@ def train(
     parts = split(rows, plan)
     booster, model = fit(parts.train, parts.calibration, plan, progress=progress)
     scores = {"model": model.probabilities(parts.test.vectors), **baselines(parts.test)}
+    learned = parts.train
+    if plan.refit:
+        learned, _ = rows.split_by_time(_bounds(rows, plan)[1], plan.gap_ms)
+        booster, model = _fit_again(learned, parts.test, plan, booster.best_iteration)
     if champion is not None and champion.fingerprint == model.fingerprint:
         scores["champion"] = champion.probabilities(parts.test.vectors)
     gain = booster.feature_importance("gain", iteration=booster.best_iteration)
@@ -175,7 +186,7 @@ def train(
     return TrainedModel(
         model,
         booster.model_to_string(num_iteration=booster.best_iteration),
-        _report(parts, scores, plan, model, champion),
+        _report(parts, scores, plan, model, champion) | {"learned": _extent(learned)},
         importance,
         parts.test,
         scores,
@@ -194,15 +205,7 @@ def split(rows: TrainingSet, plan: TrainingPlan) -> Parts:
     """
     if not len(rows):
         raise TrainingError("training set: expected labelled payments, got none")
-    begin, end = int(rows.event_time[0]), int(rows.event_time[-1]) + 1
-    usable = end - begin - 2 * plan.gap_ms
-    if usable <= 0:
-        raise TrainingError(
-            f"training set: expected more than two maturities of {plan.gap_ms / HOUR_MS:g} h, got payments of "
-            f"{(end - begin) / HOUR_MS:.1f} h: record longer, or let labels mature sooner"
-        )
-    train_until = begin + round(usable * (1.0 - plan.calibration_share - plan.test_share))
-    calibration_until = train_until + plan.gap_ms + round(usable * plan.calibration_share)
+    train_until, calibration_until = _bounds(rows, plan)
     train, later = rows.split_by_time(train_until, plan.gap_ms)
     calibration, test = later.split_by_time(calibration_until, plan.gap_ms)
     parts = Parts(train, calibration, test.known())
@@ -213,6 +216,19 @@ def split(rows: TrainingSet, plan: TrainingPlan) -> Parts:
                 f"{len(part)} payments: record longer, or wait until more of them are known"
             )
     return parts
+
+
+def _bounds(rows: TrainingSet, plan: TrainingPlan) -> tuple[int, int]:
+    """Instants at which the first and the second part end; a gap follows on each."""
+    begin, end = int(rows.event_time[0]), int(rows.event_time[-1]) + 1
+    usable = end - begin - 2 * plan.gap_ms
+    if usable <= 0:
+        raise TrainingError(
+            f"training set: expected more than two maturities of {plan.gap_ms / HOUR_MS:g} h, got payments of "
+            f"{(end - begin) / HOUR_MS:.1f} h: record longer, or let labels mature sooner"
+        )
+    train_until = begin + round(usable * (1.0 - plan.calibration_share - plan.test_share))
+    return train_until, train_until + plan.gap_ms + round(usable * plan.calibration_share)
 
 
 def fit(
@@ -239,14 +255,29 @@ def fit(
         tell = progress
         callbacks.append(lambda state: tell((state.iteration + 1) / plan.rounds))
     booster = lightgbm.train(parameters, learned, plan.rounds, [watched], callbacks=callbacks)
+    return booster, _calibrated(booster, train_rows, calibration_rows, plan)
+
+
+def _fit_again(
+    learned: TrainingSet, calibration_rows: TrainingSet, plan: TrainingPlan, rounds: int
+) -> tuple[lightgbm.Booster, BatchModel]:
+    """Fit as many trees as were found best."""
+    parameters = plan.parameters(learned.names)
+    booster = lightgbm.train(parameters, _dataset(learned, parameters), rounds)
+    return booster, _calibrated(booster, learned, calibration_rows, plan)
+
+
+def _calibrated(
+    booster: lightgbm.Booster, learned: TrainingSet, calibration_rows: TrainingSet, plan: TrainingPlan
+) -> BatchModel:
     forest = forest_from_lightgbm(booster)
     try:
         margins = forest.margins(calibration_rows.vectors)
         calibration = fit_calibration(margins, calibration_rows.labels, calibration_rows.weights)
     except CalibrationError as error:
         raise TrainingError(str(error)) from error
-    until = int(train_rows.event_time[-1]) + 1
-    return booster, BatchModel(0, plan.name, train_rows.fingerprint, forest, calibration, until)
+    until = int(learned.event_time[-1]) + 1
+    return BatchModel(0, plan.name, learned.fingerprint, forest, calibration, until)
 
 
 def _dataset(rows: TrainingSet, parameters: dict[str, Any]) -> lightgbm.Dataset:

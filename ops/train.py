@@ -325,6 +325,8 @@ def _print_training(out: Console, trained: TrainedModel, number: int, registry: 
         areas = (f"{row[f'{name}_average_precision']:.4f}" for name in report["scores"])
         table.add_row(f"{row['kind']} {row['name']}", f"{row['rows']:,}", str(row["frauds"]), *areas)
     out.print(table)
+    learned = report["learned"]
+    out.print(f"fitted again to {learned['rows']:,} payments, {learned['frauds']:,} frauds, {_span(learned)}")
     out.print(
         f"Version [bold]{number}[/] of {registry.name} is the challenger: {report['trees']} trees, "
         f"{report['calibration']} calibration, data {trained.data[:12]}. `pixguard promote` makes it the champion."

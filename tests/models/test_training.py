@@ -60,6 +60,21 @@ def test_the_same_seed_and_data_give_the_same_bytes(rows: TrainingSet, trained: 
     assert to_artifact(other) != to_artifact(trained)
 
 
+def test_what_was_judged_is_fitted_again_to_all_that_came_before(rows: TrainingSet, trained: TrainedModel) -> None:
+    """To as many trees as were found best, and not to the payments that it was judged on, but by their calibration."""
+    judged = train(rows, replace(PLAN, refit=False))
+    assert trained.report["scores"] == judged.report["scores"]
+    assert trained.report["trees"] == judged.report["trees"]
+    parts = split(rows, PLAN)
+    learned = trained.report["learned"]
+    assert learned["rows"] > len(parts.train) + len(parts.calibration)
+    assert parts.calibration.event_time[-1] < learned["until"] <= parts.test.event_time[0] - MATURITY_MS
+    assert trained.model.trained_until == learned["until"] > judged.model.trained_until
+    chances = trained.model.probabilities(parts.test.vectors)
+    assert chances.mean() == pytest.approx((parts.test.labels == 1).mean(), abs=0.01)
+    assert not np.array_equal(chances, trained.scores["model"])
+
+
 def test_it_learns_and_beats_what_costs_nothing(trained: TrainedModel) -> None:
     """Amounts mean nothing here, the rules something, the vectors more."""
     scores = trained.report["scores"]
