@@ -20,9 +20,9 @@ from agents.served_models import ServedModels
 from app.domain.rejection import Rejection
 from app.domain.siphash import HashKey
 from app.topics import ENRICHED, LISTS
-from models.lists import Lists, decode_list_update
-from models.rule_file import DEFAULT_PACK, RulePackError, load_rule_pack
-from models.rules import RulePack
+from models.rules.file import DEFAULT_PACK, RulePackError, load_rule_pack
+from models.rules.lists import Lists, decode_list_update
+from models.rules.pack import RulePack
 from tables.catalog import CATALOG
 from tables.shards import Shard
 

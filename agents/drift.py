@@ -20,8 +20,8 @@ from app.clock import Clock
 from app.domain.labelled import Labelled
 from app.domain.records import Records
 from app.domain.vectors import decode_latest
-from models.drift_look import MATURED_DTYPE, Look, look, matured_rows
-from models.drift_reference import Reference
+from models.drift.look import MATURED_DTYPE, Look, look, matured_rows
+from models.drift.reference import Reference
 
 __all__ = ["DriftWatch", "ReferenceLook"]
 

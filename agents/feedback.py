@@ -10,7 +10,7 @@ from app.batching import BatchApp, BatchSchema
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.topics import FEEDBACK, MARKERS
-from models.marking import mark_parties
+from models.stages.marking import mark_parties
 from tables.shards import Shards
 
 __all__ = ["feedback_agents"]

@@ -22,7 +22,7 @@ from app.batching import Batch, BatchApp, BatchSchema
 from app.clock import Clock
 from app.domain.records import Records
 from app.topics import FEATURES, FEEDBACK
-from models.joining import Joiner, JoinOutput
+from models.labels.joining import Joiner, JoinOutput
 from tables.awaiting import Awaiting
 
 __all__ = ["Joined", "joining_agents"]

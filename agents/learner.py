@@ -25,7 +25,7 @@ from app.domain.labelled import Labelled, LabelledError, decode_labelled
 from app.topics import LABELLED, ONLINE_MODEL
 
 if TYPE_CHECKING:
-    from models.online import OnlineLearner
+    from models.online.learner import OnlineLearner
 
 __all__ = ["Learning", "learner_agent"]
 

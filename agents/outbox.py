@@ -22,7 +22,7 @@ from mode import Service
 from app import metrics
 from app.batching import BatchApp
 from app.clock import Clock
-from models.outputs import Send
+from models.stages.outputs import Send
 
 __all__ = ["Outbox"]
 

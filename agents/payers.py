@@ -15,7 +15,7 @@ from app.batching import BatchApp, BatchSchema
 from app.clock import Clock
 from app.domain.decision import ACTIONS
 from app.topics import ENRICHED
-from models.payer_stage import PayerOutput, decide
+from models.stages.payers import PayerOutput, decide
 from tables.shards import Shards
 
 __all__ = ["payers_agent"]

@@ -9,7 +9,7 @@ from agents.outbox import Outbox
 from app import metrics
 from app.batching import BatchApp, BatchSchema
 from app.topics import TRANSACTIONS
-from models.receiver_stage import ReceiverOutput, receive
+from models.stages.receivers import ReceiverOutput, receive
 from tables.shards import Shards
 
 __all__ = ["receivers_agent"]

@@ -18,10 +18,10 @@ from mode import Service
 from agents.learner_log import SNAPSHOT_KEY
 from app import metrics
 from app.topics import ONLINE_MODEL
-from models.batch_model import BatchModel, BatchModelError
+from models.batch.model import BatchModel, BatchModelError
 from models.ensemble import NO_MODELS, Models
-from models.online_snapshot import OnlineSnapshot, OnlineSnapshotError
-from models.receiver_stage import FEATURES_VERSION
+from models.online.snapshot import OnlineSnapshot, OnlineSnapshotError
+from models.stages.receivers import FEATURES_VERSION
 
 __all__ = ["MAX_MODEL_BYTES", "Look", "RejectedModelError", "ServedModels", "checked"]
 

@@ -305,11 +305,11 @@ def _known_errors() -> tuple[type[BaseException], ...]:
     from app.connection import ClusterConnectionError
     from app.settings import SettingsError
     from app.web.service import WebServiceError
-    from models.batch_model import BatchModelError
-    from models.drift_reference import DriftError
-    from models.registry import RegistryError
-    from models.rule_file import RulePackError
-    from models.training_set import TrainingSetError
+    from models.batch.model import BatchModelError
+    from models.batch.registry import RegistryError
+    from models.batch.training_set import TrainingSetError
+    from models.drift.reference import DriftError
+    from models.rules.file import RulePackError
     from ops.bench.capacity import CapacityError
     from ops.bench.stand import BenchError
     from ops.bench.stock_measure import StockError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
-from models.drift_look import Look
+from models.drift.look import Look
 
 __all__ = [
     "ALARMS",

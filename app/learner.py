@@ -34,9 +34,9 @@ from app.model_registry import open_registry
 from app.settings import Settings
 from app.web.security import Guard
 from app.web.service import WebService
-from models.joining import Joiner, JoinPolicy
-from models.online import OnlineLearner
-from models.receiver_stage import FEATURES_VERSION
+from models.labels.joining import Joiner, JoinPolicy
+from models.online.learner import OnlineLearner
+from models.stages.receivers import FEATURES_VERSION
 from tables.awaiting import Awaiting
 from tables.catalog import CATALOG
 

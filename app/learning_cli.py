@@ -160,7 +160,7 @@ def stream(
     batch model is trained anew each day. Ends with status 1 where the blend is worse than its best part by more than
     noise, or does not beat the rules.
     """
-    from models.streaming_evaluation import StreamPlan
+    from models.quality.streaming import StreamPlan
     from ops.evaluate import SimulatedSource, evaluate_and_report
 
     source = SimulatedSource(
@@ -196,7 +196,7 @@ def file(
 
     Ends with status 1 as for simulated streams.
     """
-    from models.streaming_evaluation import StreamPlan
+    from models.quality.streaming import StreamPlan
     from ops.evaluate import FileSource, evaluate_and_report
     from ops.labelled_files import LabelColumns
     from tables.layout import HOUR_MS

@@ -18,14 +18,14 @@ from app.domain.decision import Decision, Reason, Source, Versions
 from app.domain.feedback import FEEDBACK_FIELDS
 from app.domain.field_checks import bounds, expectation
 from app.domain.fields import FIELDS, Field, Kind
-from app.domain.frames import CREDIT_DTYPE, debit_dtype
+from app.domain.frames import CREDIT_DTYPE, MARK_DTYPE, debit_dtype
 from app.domain.labelled import Labelled
 from app.domain.rejection import DeadLetter, Rejection, encode_dead_letter
 from app.domain.rejection import Reason as Fault
 from app.domain.rejection import Source as Place
 from app.domain.vectors import VECTOR_ROW_DTYPE
-from models.lists import MAX_REASON_CHARACTERS
-from models.marking import Marker
+from models.rules.lists import MAX_REASON_CHARACTERS
+from models.stages.marking import Marker
 
 __all__ = ["MESSAGES", "SCHEMAS", "MessageType", "fields_schema"]
 
@@ -175,14 +175,15 @@ SCHEMAS: dict[str, Schema] = {
         messages are learned from, each payment once and at one age; REVISION messages tell of every change of a
         label."""),
     "OnlineModel": _binary("""
-        Under the key `snapshot`: the online model as arrays with its versions, as `models.online_snapshot` writes it.
+        Under the key `snapshot`: the online model as arrays with its versions, as `models.online.snapshot` writes it.
         Under `checkpoint`: the learner's state, which only a learner of the same version reads."""),
     "EnrichedFrame": _binary(f"""
-        Rows for stage 2, as `app.domain.frames` packs them: a header that starts with `PXGF`, then debits, then credit
-        notices. Columns of a debit: {_columns(debit_dtype(1).names or ())}; of a credit notice:
-        {_columns(CREDIT_DTYPE.names or ())}. Identifiers are keyed hashes."""),
+        Rows for stage 2, as `app.domain.frames` packs them: a header that starts with `PXF3`, then debits, credit
+        notices and marks. Columns of a debit: {_columns(debit_dtype(1).names or ())}; of a credit notice:
+        {_columns(CREDIT_DTYPE.names or ())}; of a mark: {_columns(MARK_DTYPE.names or ())}. Identifiers are keyed
+        hashes."""),
     "Marker": _binary(f"""
-        A MessagePack array of {_columns(Marker.__struct_fields__)}, as `models.marking` writes it."""),
+        A MessagePack array of {_columns(Marker.__struct_fields__)}, as `models.stages.marking` writes it."""),
     "ChangelogRow": _binary("""
         One packed profile, or a control row (its key starts with a NUL byte) with the source offsets that the
         checkpoint reflects. Its layout belongs to the version of the state; only a worker reads it."""),

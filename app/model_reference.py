@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from agents.drift import ReferenceLook
-from models.batch_model import BatchModel
-from models.drift_look import reference_of
-from models.drift_reference import REFERENCE_ARTIFACT, Reference
-from models.registry import CHAMPION, Registry, RegistryError
-from models.training_set import TrainingSet
+from models.batch.model import BatchModel
+from models.batch.registry import CHAMPION, Registry, RegistryError
+from models.batch.training_set import TrainingSet
+from models.drift.look import reference_of
+from models.drift.reference import REFERENCE_ARTIFACT, Reference
 
 __all__ = ["champion_reference_look", "reference_of_version"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agents.served_models import Look
 from app.settings import Settings
-from models.registry import Registry, local_registry
+from models.batch.registry import Registry, local_registry
 
 __all__ = ["open_registry", "registry_look"]
 

@@ -28,7 +28,7 @@ __all__ = [
     "topics",
 ]
 
-MAX_CHECKPOINT_BYTES = 16 << 20
+MAX_CHECKPOINT_BYTES = 32 << 20
 """A checkpoint is ONE record batch, so that it is appended whole or not at all."""
 
 _DAY_MS = 86_400_000

@@ -42,10 +42,10 @@ from app.topics import ENRICHED, PAYERS_TABLE, RECEIVERS_TABLE
 from app.web.api import create_app
 from app.web.service import WebService
 from app.worker_view import LiveView
-from models.payer_stage import PayerStage
-from models.pipeline import warm_up
-from models.receiver_stage import ReceiverStage
-from models.rules import RulePack
+from models.rules.pack import RulePack
+from models.stages.payers import PayerStage
+from models.stages.pipeline import warm_up
+from models.stages.receivers import ReceiverStage
 from tables.catalog import CATALOG
 from tables.changelog import ShardTable, ShardTables
 from tables.recovery import RecoveryProgress

@@ -17,9 +17,9 @@ from app.domain.rows import select
 from app.domain.siphash import HashKey, hash_account, hash_pix_key
 from app.settings import Settings
 from app.web.view import DecisionView, PartitionView, WorkerStatus
-from models.explaining import reason_sentences
-from models.payer_stage import PayerOutput
-from models.receiver_stage import FEATURES_VERSION, ReceiverOutput
+from models.stages.payers import PayerOutput
+from models.stages.receivers import FEATURES_VERSION, ReceiverOutput
+from models.wording.explaining import reason_sentences
 from tables.catalog import CATALOG
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.evaluation import log_loss
+from models.quality.evaluation import log_loss
 
 __all__ = ["Calibration", "CalibrationError", "fit_calibration", "fit_isotonic", "fit_logistic", "pool_adjacent"]
 

@@ -14,10 +14,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from models.batch_model import BatchModel
-from models.explaining import model_reasons
-from models.forest import Forest
-from models.online_snapshot import OnlineSnapshot
+from models.batch.model import BatchModel
+from models.online.snapshot import OnlineSnapshot
+from models.trees.forest import Forest
+from models.wording.explaining import model_reasons
 from tables.catalog import CATALOG
 
 __all__ = ["MOST_REASONS", "NO_MODELS", "PARTS", "SCORES_DTYPE", "Models", "no_scores", "warm_up_models"]

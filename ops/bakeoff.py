@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from app.domain.labelled import Labelled
-from models.evaluation import average_precision, log_loss, recall_at
-from models.online import OnlineLearner
-from models.online_candidates import CANDIDATES
-from models.training_set import UNKNOWN, TrainingSet, TrainingSetError
+from models.batch.training_set import UNKNOWN, TrainingSet, TrainingSetError
+from models.online.candidates import CANDIDATES
+from models.online.learner import OnlineLearner
+from models.quality.evaluation import average_precision, log_loss, recall_at
 
 __all__ = ["BakeOff", "Outcome", "bake_off", "labelled_rows", "print_bake_off"]
 

@@ -25,6 +25,7 @@ from typing import BinaryIO, Self
 from aiokafka.protocol.api import RequestHeader_v1
 from aiokafka.protocol.metadata import MetadataRequest_v1, MetadataResponse_v1
 
+from app.topics import MAX_CHECKPOINT_BYTES
 from ops.java import BrokerError, Java, find_java
 from ops.kafka_jars import ensure_jars
 
@@ -43,7 +44,7 @@ DEFAULT_PORT = 9092
 
 _HOST = "127.0.0.1"
 _SAFE_COPIES = 3
-_MAX_BATCH_BYTES = (16 << 20) + (1 << 20)  # a checkpoint of 16 MiB in one record batch, with room for its headers
+_MAX_BATCH_BYTES = MAX_CHECKPOINT_BYTES + (1 << 20)  # a checkpoint in one record batch, with room for its headers
 
 BROKER_CONFIG: Mapping[str, str] = MappingProxyType(
     {
@@ -67,7 +68,7 @@ BROKER_CONFIG: Mapping[str, str] = MappingProxyType(
         "socket.send.buffer.bytes": "-1",
         "message.max.bytes": str(_MAX_BATCH_BYTES),
         "replica.fetch.max.bytes": str(_MAX_BATCH_BYTES),
-        "socket.request.max.bytes": str(4 * _MAX_BATCH_BYTES),
+        "socket.request.max.bytes": str(3 * _MAX_BATCH_BYTES),
         "log.cleaner.dedupe.buffer.size": str(16 << 20),
     }
 )

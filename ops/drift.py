@@ -21,11 +21,11 @@ from app.model_registry import open_registry
 from app.settings import Settings
 from app.topic_reading import open_reader, stretches
 from app.topics import FEATURES, LABELLED, Topic
-from models.batch_model import BatchModel
-from models.drift import Finding
-from models.drift_look import FAMILY_OF, SCORES, Look, look, matured_rows
-from models.evaluation import Interval
-from models.registry import CHAMPION, RegistryError
+from models.batch.model import BatchModel
+from models.batch.registry import CHAMPION, RegistryError
+from models.drift.against_training import Finding
+from models.drift.look import FAMILY_OF, SCORES, Look, look, matured_rows
+from models.quality.evaluation import Interval
 from tables.layout import DAY_MS, HOUR_MS
 
 __all__ = ["MOST_LABELS", "MOST_ROWS", "drift_and_report", "pieces", "read_window"]

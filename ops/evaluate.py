@@ -1,6 +1,6 @@
 """`pixguard evaluate`: the models put to the proof on simulated streams, or on a user's labelled file.
 
-Each stream is lived through in order of time (`models.streaming_evaluation`): whoever scores a payment knows only what
+Each stream is lived through in order of time (`models.quality.streaming`): whoever scores a payment knows only what
 was known when it happened. Then all are judged by the same draws of chance (`ops.proof`).
 """
 
@@ -21,10 +21,10 @@ from rich.table import Table
 
 from app.domain.siphash import HashKey
 from app.settings import Settings
-from models.assessment import ALERT_SHARES, share_name
-from models.block_bootstrap import Draws
-from models.streaming_evaluation import SCORERS, LivedStream, StreamPlan, live_through
-from models.training_set import UNKNOWN, TrainingSet, TrainingSetError
+from models.batch.training_set import UNKNOWN, TrainingSet, TrainingSetError
+from models.quality.assessment import ALERT_SHARES, share_name
+from models.quality.block_bootstrap import Draws
+from models.quality.streaming import SCORERS, LivedStream, StreamPlan, live_through
 from ops.labelled_files import LabelColumns, file_set
 from ops.mapping import load_mapping
 from ops.proof import BASES, CONFIDENCE, Novelty, catching_up, judge, middle, outcome, verdict

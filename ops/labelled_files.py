@@ -22,10 +22,10 @@ from app.domain.field_checks import TimeLimits
 from app.domain.fields import FIELDS_BY_NAME
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from models.pipeline import Message, Pipeline
-from models.receiver_stage import FEATURES_VERSION
-from models.rules import RulePack
-from models.training_set import STATE_DTYPE, UNKNOWN, TrainingSet, TrainingSetError
+from models.batch.training_set import STATE_DTYPE, UNKNOWN, TrainingSet, TrainingSetError
+from models.rules.pack import RulePack
+from models.stages.pipeline import Message, Pipeline
+from models.stages.receivers import FEATURES_VERSION
 from ops.coercion import Coercer, coercer
 from ops.files import FileError, read_transactions
 from ops.mapping import FileMapping, nearest

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from models.assessment import ALERT_SHARES
-from models.evaluation import average_precision, calibration_bins, precision_recall_curve
-from models.training import TrainedModel
+from models.batch.training import TrainedModel
+from models.quality.assessment import ALERT_SHARES
+from models.quality.evaluation import average_precision, calibration_bins, precision_recall_curve
 
 __all__ = ["training_figures"]
 

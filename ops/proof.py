@@ -1,7 +1,7 @@
 """What a lived-through stream proves: how good each scorer is, what the blend is worth, how soon a new fraud is found.
 
-Pure: scores in, plain values out. Chance is measured by drawing stretches of time again (`models.block_bootstrap`), on
-the same draws for all scorers.
+Pure: scores in, plain values out. Chance is measured by drawing stretches of time again
+(`models.quality.block_bootstrap`), on the same draws for all scorers.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.block_bootstrap import RANKING, Draws, draw, mean_draws
-from models.streaming_evaluation import PROBABILITIES, LivedStream
-from models.training_set import UNKNOWN, TrainingSet, TrainingSetError
+from models.batch.training_set import UNKNOWN, TrainingSet, TrainingSetError
+from models.quality.block_bootstrap import RANKING, Draws, draw, mean_draws
+from models.quality.streaming import PROBABILITIES, LivedStream
 from tables.layout import DAY_MS, HOUR_MS
 
 __all__ = ["BASES", "CONFIDENCE", "PARTS", "Novelty", "catching_up", "judge", "middle", "outcome", "verdict"]

@@ -24,11 +24,11 @@ from app.kafka_options import client_options
 from app.settings import Settings
 from app.topic_reading import extent, open_reader, stretches
 from app.topics import LABELLED, Topic
-from models.labelling import Label, LabelState, statement
-from models.pipeline import Message, Pipeline
-from models.receiver_stage import FEATURES_VERSION
-from models.rules import RulePack
-from models.training_set import STATE_DTYPE, UNKNOWN, TrainingSet, TrainingSetError
+from models.batch.training_set import STATE_DTYPE, UNKNOWN, TrainingSet, TrainingSetError
+from models.labels.labelling import Label, LabelState, statement
+from models.rules.pack import RulePack
+from models.stages.pipeline import Message, Pipeline
+from models.stages.receivers import FEATURES_VERSION
 from ops.traffic.feedback import FeedbackConfig, FeedbackMessage, MedFeedback
 from ops.traffic.generator import Simulated, TrafficConfig, generate
 from tables.catalog import CATALOG

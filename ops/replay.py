@@ -30,11 +30,11 @@ from app.settings import Settings
 from app.topic_reading import extent, open_reader, stretches
 from app.topics import DECISIONS, ENRICHED, FEATURES, LISTS, Topic
 from models.ensemble import no_scores
-from models.judging import Observed, judge, quote_models, recorded_scores
-from models.lists import Lists, ListUpdate, decode_list_update
-from models.payer_stage import PayerStage
-from models.pipeline import Message, Pipeline
-from models.rules import RulePack
+from models.rules.lists import Lists, ListUpdate, decode_list_update
+from models.rules.pack import RulePack
+from models.stages.judging import Observed, judge, quote_models, recorded_scores
+from models.stages.payers import PayerStage
+from models.stages.pipeline import Message, Pipeline
 from ops.files import read_transactions
 from ops.mapping import FileMapping
 

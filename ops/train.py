@@ -22,13 +22,13 @@ from rich.table import Table
 
 from app.model_registry import open_registry
 from app.settings import Settings
-from models.assessment import ALERT_SHARES, share_name
-from models.batch_model import BatchModel
-from models.drift_look import reference_of
-from models.gates import Gate, judge_challenger
-from models.registry import CHALLENGER, CHAMPION, ModelVersion, Registry, RegistryError
-from models.training import TrainedModel, TrainingPlan, train
-from models.training_set import TrainingSet
+from models.batch.gates import Gate, judge_challenger
+from models.batch.model import BatchModel
+from models.batch.registry import CHALLENGER, CHAMPION, ModelVersion, Registry, RegistryError
+from models.batch.training import TrainedModel, TrainingPlan, train
+from models.batch.training_set import TrainingSet
+from models.drift.look import reference_of
+from models.quality.assessment import ALERT_SHARES, share_name
 from ops.plots import training_figures
 from ops.recorded import Simulation, recorded_set, simulated_set
 from ops.steps import steps

@@ -123,6 +123,11 @@ class Profiles:
         """Rows that changed since they were last exported."""
         return int(self._state.counts[ROWS_DIRTY])
 
+    def dirty_bytes(self) -> int:
+        """Bytes of the blobs of these rows: a tenth of a microsecond each to find out."""
+        slots = self._state.dirty_slots[: self.dirty]
+        return 8 * int(kernel.measure_rows(self._state, slots, np.empty(len(slots), np.int64)))
+
     @property
     def nbytes(self) -> int:
         """Bytes in use by rows, blocks and index, without the reserve of growing arrays."""

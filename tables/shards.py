@@ -32,9 +32,12 @@ log = structlog.get_logger(__name__)
 _ROW_BYTES = 1000.0
 """Of a changed row in a checkpoint, until the first one tells."""
 
-_FULL_BYTES = MAX_CHECKPOINT_BYTES // 4
-_MOST_BYTES = MAX_CHECKPOINT_BYTES // 2
-"""Changed, when no more may be applied before the next checkpoint: a step adds far less than is left then."""
+_FULL_BYTES = MAX_CHECKPOINT_BYTES // 8
+_MOST_BYTES = MAX_CHECKPOINT_BYTES // 4
+"""Changed, when no more may be applied before the next checkpoint: a step, and models twice, fit into what is left."""
+
+_MANY_ROWS = 2_000
+"""Changed, from which on it is measured what they take: rows of busy customers are many times those of others."""
 
 
 class BrokenShardError(RuntimeError):
@@ -142,6 +145,7 @@ class Shard:
         self._outputs: list[Awaitable[None]] = []
         self._running: asyncio.Task[None] | None = None
         self._row_bytes = _ROW_BYTES
+        self._measured_rows = _MANY_ROWS
         self._is_broken = False
         self.last_start_s = shards.clock.monotonic_s()
 
@@ -179,12 +183,15 @@ class Shard:
     def is_full(self) -> bool:
         """Whether so much has changed that the next checkpoint should not wait for its time."""
         dirty: int = self.stage.state.profiles.dirty
-        return dirty >= self._shards.policy.max_dirty_rows or self._changed_bytes >= _FULL_BYTES
+        return dirty >= self._shards.policy.max_dirty_rows or self._changed_bytes() >= _FULL_BYTES
 
-    @property
     def _changed_bytes(self) -> float:
-        """What the next checkpoint will take, judged by the last one."""
-        return float(self.stage.state.profiles.dirty * self._row_bytes)
+        """What the next checkpoint will take, judged by the last one; measured again for each quarter more."""
+        profiles = self.stage.state.profiles
+        if profiles.dirty > self._measured_rows * 1.25:
+            self._measured_rows = profiles.dirty
+            self._row_bytes = profiles.dirty_bytes() / profiles.dirty
+        return float(profiles.dirty * self._row_bytes)
 
     async def room(self) -> None:
         """Wait while more has changed than a checkpoint should hold: one that is late lets the next one grow.
@@ -194,7 +201,7 @@ class Shard:
         BrokenShardError
             When a batch or a checkpoint has failed.
         """
-        while self._changed_bytes >= _MOST_BYTES:
+        while self._changed_bytes() >= _MOST_BYTES:
             await asyncio.wait([self._running or self.start_checkpoint()])
 
     def start_checkpoint(self) -> asyncio.Task[None]:
@@ -208,8 +215,11 @@ class Shard:
         if self._is_broken:
             raise BrokenShardError(f"{self._shards.name}-{self.partition}: a batch or a checkpoint has failed")
         started_s = self.last_start_s = self._shards.clock.monotonic_s()
+        changed = self.stage.state.profiles.dirty
         keys, values = self.stage.state.export()
-        self._row_bytes = bytes_of(values) / len(keys)
+        if changed:  # they are in front
+            self._row_bytes = bytes_of(values[:changed]) / changed
+        self._measured_rows = _MANY_ROWS
         metrics.CHECKPOINT_EXPORT_SECONDS.labels(self._shards.name).observe(
             self._shards.clock.monotonic_s() - started_s
         )

@@ -32,9 +32,9 @@ from app.domain.vectors import VECTOR_ROW_DTYPE, encode_vectors
 from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import FEATURES, FEEDBACK, LABELLED, ONLINE_MODEL, REJECTED, topics
-from models.labelled_messages import sample
-from models.online_snapshot import OnlineSnapshot
-from models.receiver_stage import FEATURES_VERSION
+from models.labels.messages import sample
+from models.online.snapshot import OnlineSnapshot
+from models.stages.receivers import FEATURES_VERSION
 from ops.broker import LocalBroker, free_port
 from ops.supervised import stop
 from ops.topic_admin import ensure_topics

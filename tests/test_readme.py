@@ -18,7 +18,7 @@ from app.domain.fields import FIELDS
 from app.domain.rejection import Rejection, decode_dead_letter, encode_dead_letter
 from app.domain.transaction import decode_strict
 from app.topics import topics
-from models.rule_file import default_pack_text
+from models.rules.file import default_pack_text
 from ops.readme import BEGIN, END, README, ReadmeError, features_block, render_features, replace_features
 from tables.catalog import CATALOG
 

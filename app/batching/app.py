@@ -14,10 +14,11 @@ from app.batching.consumer import BatchConsumer
 from app.batching.producer import BatchProducer
 from app.batching.schema import BatchSchema
 from app.batching.transport import BatchTransport
+from app.topics import MAX_CHECKPOINT_BYTES
 
 # Kafka's default for a topic's max.message.bytes is 1,048,588.
 _MESSAGE_BYTES = 1_000_000
-_CHECKPOINT_BYTES = 16 * 1024 * 1024
+
 _FETCH_BYTES = 4 * 1024 * 1024
 _STEP_BYTES = 2 * 1024 * 1024
 _AGENT_POLL_S = 0.002
@@ -73,7 +74,7 @@ class BatchApp(faust.App):
         Default: 0.8 of ``broker_rebalance_timeout``.
     **options
         Faust's own. Here a record batch that need not be atomic has ``producer_max_batch_size`` = 1 MB, and one that
-        must be (a checkpoint) ``producer_max_request_size`` = 16 MiB, at most.
+        must be (a checkpoint) ``producer_max_request_size`` = 32 MiB, at most.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class BatchApp(faust.App):
             # Stock restarts an agent that failed, which would then go on behind the batch that it failed on.
             "agent_supervisor": ForfeitOneForOneSupervisor,
             "producer_max_batch_size": _MESSAGE_BYTES,
-            "producer_max_request_size": _CHECKPOINT_BYTES,
+            "producer_max_request_size": MAX_CHECKPOINT_BYTES,
             # Of one partition: the default of 1 MB holds 600 payments, and a batch has a fixed cost.
             "consumer_max_fetch_size": _FETCH_BYTES,
             # Bounds the one queue that `max_queued_batches` does not: that of recovery.

@@ -37,7 +37,7 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     Parameters
     ----------
     code
-        For machines; its sentences are the rule's text, or `models.explaining.reason_texts` of the feature.
+        For machines; its sentences are the rule's text, or `models.wording.explaining.reason_texts` of the feature.
     weight
         In [0, 1]: the rule's own, or the feature's share of all that spoke for fraud.
     rule, feature

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from app.web.lookup import MAX_LOOKUP_BYTES, Fault, read_lookup
 from app.web.security import Guard, mask
 from app.web.view import WorkerView
-from models.rules import Rule, RulePack
+from models.rules.pack import Rule, RulePack
 
 __all__ = ["create_app"]
 

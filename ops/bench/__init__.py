@@ -218,7 +218,8 @@ async def _drain_again(stand: Stand, load: Load, plan: BenchPlan, steps: _Steps)
     with steps.step("Preloading another backlog", plan.events) as show:
         count = await preload(stand.connection, load.traffic(plan.events, now_ms - _HOUR_MS, now_ms), show)
     with stand.worker() as worker, steps.step("Draining it with models", done + count) as show:
-        throughput = await drain(stand, worker, first=done + count // 4, total=done + count, progress=show)
+        first = done + count // 4
+        throughput = await drain(stand, worker, first=first, total=done + count, before=done, progress=show)
     with steps.step("Compacting the changelogs"):
         await compact(stand)
     return throughput

@@ -21,10 +21,10 @@ from app.batching.unpacking import first_wrong_checksum, survey, unpack
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from models import payer_stage, receiver_stage
-from models.pipeline import Message, Pipeline, PipelineOutput
-from models.rules import RulePack
-from models.wording import DecisionWriter
+from models.rules.pack import RulePack
+from models.stages import payers, receivers
+from models.stages.pipeline import Message, Pipeline, PipelineOutput
+from models.wording.writer import DecisionWriter
 from ops.bench.load import Load
 from tables.catalog import Catalog
 from tables.ids import IdMemory
@@ -44,8 +44,8 @@ _PARTS: Mapping[str, tuple[tuple[object, str], ...]] = {
     "derived features": ((Catalog, "vector"),),
     "rules": ((RulePack, "evaluate"),),
     "encode decisions": ((DecisionWriter, "encode"),),
-    "encode features": ((payer_stage, "encode_vectors"),),
-    "encode frames": ((receiver_stage, "encode_frame"), (payer_stage, "decode_frame")),
+    "encode features": ((payers, "encode_vectors"),),
+    "encode frames": ((receivers, "encode_frame"), (payers, "decode_frame")),
     "checkpoint": ((PartitionState, "export"), (PartitionState, "acknowledged")),
 }
 """Each part and the functions that it is made of."""

@@ -26,10 +26,10 @@ from app.domain.records import Stretch
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
 from app.topics import DECISIONS, ENRICHED, FEATURES, MAX_CHECKPOINT_BYTES
-from models.outputs import Send
-from models.payer_stage import PayerStage
-from models.pipeline import Pipeline, warm_up
-from models.receiver_stage import SEEN_DTYPE, ReceiverStage
+from models.stages.outputs import Send
+from models.stages.payers import PayerStage
+from models.stages.pipeline import Pipeline, warm_up
+from models.stages.receivers import SEEN_DTYPE, ReceiverStage
 from ops.bench.load import Load, Payments
 from ops.bench.measured import Growth, History, Messages
 from ops.bench.processes import resident_bytes

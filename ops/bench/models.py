@@ -13,10 +13,10 @@ from aiokafka import AIOKafkaProducer
 from agents.learner_log import SNAPSHOT_KEY
 from app.model_registry import open_registry
 from app.topics import ONLINE_MODEL
-from models.online import OnlineLearner
-from models.receiver_stage import FEATURES_VERSION
-from models.registry import CHALLENGER
-from models.training import TrainedModel, TrainingPlan, train
+from models.batch.registry import CHALLENGER
+from models.batch.training import TrainedModel, TrainingPlan, train
+from models.online.learner import OnlineLearner
+from models.stages.receivers import FEATURES_VERSION
 from ops.bakeoff import labelled_rows
 from ops.bench.stand import BenchError, Stand, Worker
 from ops.recorded import Simulation, simulated_set

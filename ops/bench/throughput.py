@@ -46,9 +46,26 @@ class Throughput:
 
 
 async def drain(
-    stand: Stand, worker: Worker, *, first: int, total: int, progress: Callable[[int], None] = lambda _done: None
+    stand: Stand,
+    worker: Worker,
+    *,
+    first: int,
+    total: int,
+    before: int = 0,
+    progress: Callable[[int], None] = lambda _done: None,
 ) -> Throughput:
     """Wait until `total` payments have their decisions, and measure from the `first` one on.
+
+    Parameters
+    ----------
+    stand, worker
+        Who decides, and where.
+    first, total
+        Of all payments ever decided.
+    before
+        Decided by other workers.
+    progress
+        Is told how many are done.
 
     Raises
     ------
@@ -61,7 +78,7 @@ async def drain(
         if start is None and first <= done < total:
             now_s, used_s = time.monotonic(), worker.cpu_s()
             # Stage 1 may be ahead of stage 2: what it has done already is not of the measured stretch.
-            received = worker.metrics().get("pixguard_transactions_total", 0.0)
+            received = before + worker.metrics().get("pixguard_transactions_total", 0.0)
             start = (now_s, (received + done) / 2, used_s)
     if start is None:
         raise BenchError(f"{total:,} payments are too few to measure: all were decided between two looks")

@@ -12,10 +12,10 @@ from prometheus_client import REGISTRY
 from agents.drift import DriftWatch
 from app.domain.records import Stretch
 from app.domain.vectors import encode_vectors
-from models.batch_model import BatchModel
-from models.drift_look import reference_of
-from models.drift_reference import Reference
-from models.training_set import TrainingSet
+from models.batch.model import BatchModel
+from models.batch.training_set import TrainingSet
+from models.drift.look import reference_of
+from models.drift.reference import Reference
 from tables.catalog import CATALOG
 from tests.models.drift_windows import as_labelled, as_vectors
 from tests.models.test_ensemble import batch_model

@@ -11,7 +11,7 @@ import pytest
 from agents.outbox import Outbox
 from app.batching import BatchApp
 from app.clock import SYSTEM_CLOCK
-from models.outputs import Send
+from models.stages.outputs import Send
 
 SEND = Send("topic", 0, [b"k"], [b"v"])
 

@@ -21,7 +21,7 @@ from app.domain.siphash import HashKey
 from app.domain.transaction import decode_strict
 from app.message_schemas import MESSAGES, SCHEMAS
 from app.topics import topics
-from models.lists import ListUpdate, decode_list_update
+from models.rules.lists import ListUpdate, decode_list_update
 
 DOCUMENT = render_asyncapi("pixguard")
 JSON_TYPES = [name for name, message in MESSAGES.items() if message.content_type == "application/json"]

@@ -29,10 +29,10 @@ from app.topics import (
     Topic,
     changelog,
 )
-from models.marking import mark_parties
-from models.payer_stage import PayerStage
-from models.receiver_stage import ReceiverStage
-from models.rules import RulePack
+from models.rules.pack import RulePack
+from models.stages.marking import mark_parties
+from models.stages.payers import PayerStage
+from models.stages.receivers import ReceiverStage
 
 from .cluster_log import Places
 from .cluster_traffic import Expected

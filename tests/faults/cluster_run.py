@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from app.kafka_options import client_options
 from app.settings import Settings, load_settings
 from app.topics import Topic, topics
-from models.rules import RulePack
+from models.rules.pack import RulePack
 from ops.broker import LocalBroker, free_port
 from ops.replay import replay_topics
 from ops.topic_admin import ensure_topics

@@ -7,12 +7,12 @@ from random import Random
 
 import numpy as np
 
-from models.batch_model import BatchModel
+from models.batch.model import BatchModel
 from models.calibration import Calibration
 from models.ensemble import Models
-from models.forest import Forest
-from models.online_snapshot import OnlineSnapshot
-from models.receiver_stage import FEATURES_VERSION
+from models.online.snapshot import OnlineSnapshot
+from models.stages.receivers import FEATURES_VERSION
+from models.trees.forest import Forest
 from tables.catalog import CATALOG
 
 __all__ = ["Served", "model_set"]

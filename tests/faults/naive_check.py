@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from models.judging import Decided
-from models.receiver_stage import NOTICE_COLUMNS
+from models.stages.judging import Decided
+from models.stages.receivers import NOTICE_COLUMNS
 from tables import aggregates
 from tables.catalog import CATALOG
 from tables.events import debit_events, is_refund

@@ -13,10 +13,10 @@ import numpy as np
 from app.domain.decision import decode_decision
 from app.domain.vectors import encode_vectors
 from app.topics import ENRICHED, MARKERS, REJECTED, TRANSACTIONS
-from models.judging import Decided, Observed, judge, name_models, vector_rows
-from models.outputs import Send
-from models.payer_stage import PayerStage
-from models.receiver_stage import FEATURES_VERSION, ReceiverStage
+from models.stages.judging import Decided, Observed, judge, name_models, vector_rows
+from models.stages.outputs import Send
+from models.stages.payers import PayerStage
+from models.stages.receivers import FEATURES_VERSION, ReceiverStage
 from tables.events import is_refund, receiver_events
 
 from .naive_check import payer_mismatches, receiver_mismatches

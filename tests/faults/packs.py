@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from models import payer_stage
-from models.rule_file import load_rule_pack
-from models.rules import RulePack
+from models.rules.file import load_rule_pack
+from models.rules.pack import RulePack
+from models.stages import in_force
 from tables.catalog import CATALOG
 
 __all__ = ["packs_read_once", "rule_packs"]
@@ -57,13 +57,13 @@ def packs_read_once() -> Iterator[None]:
     """Let a worker that recovers a pack from its text reuse what another has read: YAML takes a tenth of all time."""
     read: dict[str, RulePack] = {}
 
-    def load(text: str, columns: Any, source: str) -> RulePack:  # noqa: ANN401 - as in models.rule_file
+    def load(text: str, columns: Any, source: str) -> RulePack:  # noqa: ANN401 - as in models.rules.file
         if text not in read:
             read[text] = load_rule_pack(text, columns, source)
         return read[text]
 
-    payer_stage.load_rule_pack = load  # type: ignore[attr-defined] # an import of its own
+    in_force.load_rule_pack = load  # type: ignore[attr-defined] # an import of its own
     try:
         yield
     finally:
-        payer_stage.load_rule_pack = load_rule_pack  # type: ignore[attr-defined]
+        in_force.load_rule_pack = load_rule_pack  # type: ignore[attr-defined]

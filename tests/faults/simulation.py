@@ -15,7 +15,7 @@ import structlog
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from models.pipeline import warm_up
+from models.stages.pipeline import warm_up
 
 from .oracle import check
 from .packs import packs_read_once, rule_packs

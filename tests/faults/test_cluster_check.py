@@ -28,11 +28,11 @@ from app.topics import (
     changelog,
     topics,
 )
-from models.lists import Lists
-from models.marking import mark_parties
-from models.outputs import Send
-from models.payer_stage import PayerStage
-from models.receiver_stage import ReceiverStage
+from models.rules.lists import Lists
+from models.stages.marking import mark_parties
+from models.stages.outputs import Send
+from models.stages.payers import PayerStage
+from models.stages.receivers import ReceiverStage
 from tables.partition import PROFILE_KEY_BYTES, PartitionState
 
 from .cluster_check import check_logs

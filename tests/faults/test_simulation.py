@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from models.payer_stage import PayerStage
+from models.stages.payers import PayerStage
 from tables.shards import Acknowledged, Shard, Shards
 
 from . import __main__ as command

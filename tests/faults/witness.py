@@ -15,8 +15,8 @@ from app.domain.records import Stretch
 from app.domain.rejection import decode_dead_letter
 from app.domain.siphash import HashKey
 from app.topics import DECISIONS, ENRICHED, FEATURES, FEEDBACK, MARKERS, REJECTED, TRANSACTIONS
-from models.marking import decode_marker, mark_parties
-from models.receiver_stage import FEATURES_VERSION
+from models.stages.marking import decode_marker, mark_parties
+from models.stages.receivers import FEATURES_VERSION
 from tables.catalog import CATALOG
 from tables.partition import POSITION_KEY, PartitionState
 

@@ -16,10 +16,10 @@ from agents.receivers import receivers_agent
 from app.batching.progress import Progress
 from app.topics import ENRICHED, FEEDBACK, MARKERS, PAYERS_TABLE, RECEIVERS_TABLE, TRANSACTIONS
 from models.ensemble import Models
-from models.lists import Lists
-from models.payer_stage import PayerStage
-from models.receiver_stage import ReceiverStage
-from models.rules import RulePack
+from models.rules.lists import Lists
+from models.rules.pack import RulePack
+from models.stages.payers import PayerStage
+from models.stages.receivers import ReceiverStage
 from tables.shards import CheckpointPolicy, Pace, Shard, Shards
 
 from .group import Assignment

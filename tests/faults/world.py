@@ -13,8 +13,8 @@ from app.domain.partitioner import partition_of
 from app.domain.siphash import HashKey, hash_account
 from app.domain.transaction import TransactionDecoder
 from models.ensemble import NO_MODELS
-from models.lists import FOR_EVER_MS, Lists, ListUpdate
-from models.rules import RulePack
+from models.rules.lists import FOR_EVER_MS, Lists, ListUpdate
+from models.rules.pack import RulePack
 from tables.cold import ColdStoreError
 
 from .group import CommitRefusedError, Group

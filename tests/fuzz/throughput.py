@@ -13,7 +13,7 @@ from statistics import median
 from agents.controls import DEFAULT_RULES, read_pack
 from app.domain.rejection import Rejection
 from app.domain.transaction import TransactionDecoder, decode_strict
-from models.pipeline import Message, Pipeline
+from models.stages.pipeline import Message, Pipeline
 from ops.traffic.generator import TrafficConfig, generate
 
 from .corpus import build_corpus

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from app.domain.labelled import Labelled
 from app.domain.vectors import VECTOR_ROW_DTYPE, Vectors
-from models.batch_model import BatchModel
-from models.training_set import TrainingSet
+from models.batch.model import BatchModel
+from models.batch.training_set import TrainingSet
 
 __all__ = ["as_labelled", "as_vectors"]
 

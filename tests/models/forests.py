@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models.forest import Forest, Link
+from models.trees.forest import Forest, Link
 
 FEATURES = 6
 EXTREMES = np.array([0, -0.0, 1e-35, -1e-35, 1e-40, -1e-40, np.inf, -np.inf, 3e38, -3e38], np.float32)

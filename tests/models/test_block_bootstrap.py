@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.block_bootstrap import RANKING, Draws, Ranked, draw, mean_draws
-from models.evaluation import (
+from models.quality.block_bootstrap import RANKING, Draws, Ranked, draw, mean_draws
+from models.quality.evaluation import (
     average_precision,
     expected_calibration_error,
     log_loss,

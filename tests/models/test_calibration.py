@@ -20,7 +20,7 @@ from models.calibration import (
     fit_logistic,
     pool_adjacent,
 )
-from models.evaluation import expected_calibration_error, log_loss
+from models.quality.evaluation import expected_calibration_error, log_loss
 
 Sample = tuple[NDArray[np.float64], NDArray[np.int64]]
 

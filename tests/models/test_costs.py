@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.decision import ACTIONS
-from models.costs import Costs, cheapest_actions
+from models.rules.costs import Costs, cheapest_actions
 
 SHARES = st.floats(0, 1)
 PRICES = st.floats(0, 1e7)

@@ -14,10 +14,10 @@ from app.domain.field_checks import TimeLimits
 from app.domain.fields import PURPOSES
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from models.pipeline import Message, Pipeline
-from models.rule_examples import example_batch
-from models.rule_file import default_pack_text, load_rule_pack
-from models.rules import Rule, Verdicts
+from models.rules.examples import example_batch
+from models.rules.file import default_pack_text, load_rule_pack
+from models.rules.pack import Rule, Verdicts
+from models.stages.pipeline import Message, Pipeline
 from ops.traffic.feedback import FeedbackConfig, MedFeedback
 from ops.traffic.generator import TrafficConfig, generate
 from tables.catalog import CATALOG

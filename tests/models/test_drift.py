@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from models.drift import Bars, compare
-from models.drift_reference import Column, DriftError, Reference, Sample
-from models.stability import chi_square_quantile, equal_rows, informed_rows, psi, psi_of_chance
+from models.drift.against_training import Bars, compare
+from models.drift.reference import Column, DriftError, Reference, Sample
+from models.drift.stability import chi_square_quantile, equal_rows, informed_rows, psi, psi_of_chance
 from tables.layout import DAY_MS, HOUR_MS
 
 NAMES = tuple(f"{kind}_{number}" for kind in ("smooth", "flag", "count", "mostly_zero", "rare") for number in range(8))

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.batch_model import BatchModel
+from models.batch.model import BatchModel
 from models.calibration import Calibration
 from models.ensemble import MOST_REASONS, NO_MODELS, SCORES_DTYPE, Models, no_scores
-from models.forest import Forest
-from models.online_snapshot import OnlineSnapshot
-from models.receiver_stage import FEATURES_VERSION
+from models.online.snapshot import OnlineSnapshot
+from models.stages.receivers import FEATURES_VERSION
+from models.trees.forest import Forest
 from tables.catalog import CATALOG
 
 RNG = np.random.default_rng(5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from models.evaluation import (
+from models.quality.evaluation import (
     average_precision,
     bootstrap_difference,
     bootstrap_interval,

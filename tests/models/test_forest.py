@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.forest import Forest, ForestError
-from models.forest_lightgbm import forest_from_lightgbm
+from models.trees.forest import Forest, ForestError
+from models.trees.from_lightgbm import forest_from_lightgbm
 from tests.models.forests import FEATURES, random_forest, random_rows
 
 STUMP: dict[str, Any] = {

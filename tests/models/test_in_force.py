@@ -14,9 +14,9 @@ from app.domain.records import Stretch
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
 from models.ensemble import NO_MODELS, Models
-from models.in_force import InForce
-from models.lists import Lists
-from models.pipeline import Message, Pipeline
+from models.rules.lists import Lists
+from models.stages.in_force import InForce
+from models.stages.pipeline import Message, Pipeline
 from tables.partition import PartitionState
 from tables.profiles import Profiles
 from tests.models.test_ensemble import FULL, batch_model

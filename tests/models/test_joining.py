@@ -20,9 +20,9 @@ from app.domain.records import GapError, Stretch
 from app.domain.rejection import DeadLetter, decode_dead_letter
 from app.domain.vectors import VECTOR_ROW_DTYPE, encode_vectors
 from app.topics import LABELLED, REJECTED
-from models.joining import Joiner, JoinOutput, JoinPolicy
-from models.labelled_messages import sample
-from models.labelling import SILENCE, LabelState, statement
+from models.labels.joining import Joiner, JoinOutput, JoinPolicy
+from models.labels.labelling import SILENCE, LabelState, statement
+from models.labels.messages import sample
 from tables.awaiting import Awaiting
 
 _START_MS = 1_764_500_000_000

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.domain.feedback import EVENT_STATUSES, Feedback
 from app.domain.labelled import Basis
-from models.labelling import SILENCE, LabelState, Statement, statement
+from models.labels.labelling import SILENCE, LabelState, Statement, statement
 
 _ID = "E12345678202511301200abcdefghijk"
 

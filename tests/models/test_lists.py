@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.domain.rejection import Reason, Rejection
 from app.domain.siphash import HashKey, hash_account, hash_device, hash_pix_key
-from models.lists import FOR_EVER_MS, Lists, ListsError, ListUpdate, decode_list_update
+from models.rules.lists import FOR_EVER_MS, Lists, ListsError, ListUpdate, decode_list_update
 
 KEY = HashKey(1, 2)
 FOR_EVER = b'{"reason": "analyst decision 4711", "until": null}'

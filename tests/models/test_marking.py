@@ -18,7 +18,7 @@ from app.domain.records import Stretch
 from app.domain.rejection import Reason, decode_dead_letter
 from app.domain.siphash import HashKey, hash_account, hash_pix_key
 from app.domain.transaction import TransactionDecoder
-from models.marking import Marker, MarkingOutput, decode_marker, mark_parties
+from models.stages.marking import Marker, MarkingOutput, decode_marker, mark_parties
 
 KAFKA_MS = 1_790_000_000_000
 PAYMENT = "E12345678202609211333abcDEF12345"

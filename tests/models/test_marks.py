@@ -16,11 +16,11 @@ from app.domain.records import Stretch
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
 from app.topics import ENRICHED
-from models.marking import mark_parties
-from models.payer_stage import PayerStage
-from models.pipeline import Message, Pipeline
-from models.receiver_stage import ReceiverStage
-from models.rule_file import default_pack_text, load_rule_pack
+from models.rules.file import default_pack_text, load_rule_pack
+from models.stages.marking import mark_parties
+from models.stages.payers import PayerStage
+from models.stages.pipeline import Message, Pipeline
+from models.stages.receivers import ReceiverStage
 from tables.catalog import CATALOG
 
 T0_MS = 1_790_000_000_000

@@ -15,9 +15,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from app.domain.labelled import Labelled
-from models.online import CheckpointError, LearnReport, OnlineLearner
-from models.online_snapshot import OnlineSnapshot, OnlineSnapshotError
-from models.prequential import BLEND_MOST
+from models.online.learner import CheckpointError, LearnReport, OnlineLearner
+from models.online.prequential import BLEND_MOST
+from models.online.snapshot import OnlineSnapshot, OnlineSnapshotError
 
 FEATURES = 12
 NAMES = [f"feature_{number}" for number in range(FEATURES)]

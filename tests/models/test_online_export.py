@@ -14,10 +14,10 @@ from river import forest, metrics, tree
 from river.tree.split_criterion import GiniSplitCriterion, InfoGainSplitCriterion
 from river.tree.splitter import GaussianSplitter
 
-from models.online_candidates import CANDIDATES, MainPathTree
-from models.online_export import OnlineExportError, forest_from_river
-from models.online_features import MISSING, prepare, raw_thresholds
-from models.online_splitter import LeanGaussianSplitter
+from models.online.candidates import CANDIDATES, MainPathTree
+from models.online.export import OnlineExportError, forest_from_river
+from models.online.features import MISSING, prepare, raw_thresholds
+from models.online.splitter import LeanGaussianSplitter
 
 FEATURES = 20
 

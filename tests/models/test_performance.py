@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.evaluation import average_precision, log_loss, precision_at, recall_at
-from models.performance import calibration_gap, expected_performance, realised_performance
+from models.drift.performance import calibration_gap, expected_performance, realised_performance
+from models.quality.evaluation import average_precision, log_loss, precision_at, recall_at
 
 
 def payments(n: int, seed: int, *, spread: float = 2.0) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.evaluation import average_precision, log_loss, recall_at
-from models.prequential import (
+from models.online.prequential import (
     BLEND_MOST,
     PrequentialWindow,
     Seen,
@@ -20,6 +19,7 @@ from models.prequential import (
     earned_weight,
     log_odds,
 )
+from models.quality.evaluation import average_precision, log_loss, recall_at
 
 
 def _sigmoid(values: Any) -> np.ndarray[Any, Any]:  # noqa: ANN401

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from models.batch_model import BatchModel
-from models.registry import CHALLENGER, CHAMPION, Registry, RegistryError, local_registry
-from models.training import TrainedModel, TrainingPlan, train
-from models.training_set import TrainingSet
+from models.batch.model import BatchModel
+from models.batch.registry import CHALLENGER, CHAMPION, Registry, RegistryError, local_registry
+from models.batch.training import TrainedModel, TrainingPlan, train
+from models.batch.training_set import TrainingSet
 from tests.models.training_rows import MATURITY_MS, made_up_rows
 
 FACTS = {"commit": "0123abc", "lock": "ff" * 32, "environment": "{}", "source": "made up"}
@@ -196,8 +196,8 @@ class Without:
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 
-from models.batch_model import BatchModel
-from models.registry import Registry
+from models.batch.model import BatchModel
+from models.batch.registry import Registry
 
 registry = Registry(sys.argv[1])
 version = registry.alias_version("champion")

@@ -15,9 +15,9 @@ from app.domain.records import Stretch
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
 from app.topics import DECISIONS, ENRICHED, REJECTED
-from models.payer_stage import PayerStage
-from models.receiver_stage import ReceiverStage
-from models.rule_file import default_pack_text, load_rule_pack
+from models.rules.file import default_pack_text, load_rule_pack
+from models.stages.payers import PayerStage
+from models.stages.receivers import ReceiverStage
 from tables.catalog import CATALOG
 
 PACK = load_rule_pack(default_pack_text(), CATALOG.column_types(), "default")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.domain.columns import ColumnKind, ColumnType, transaction_columns
-from models.rule_file import RulePackError, load_rule_pack
+from models.rules.file import RulePackError, load_rule_pack
 
 COLUMNS = {**transaction_columns(), "velocity": ColumnType(ColumnKind.NUMBER)}
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from app.domain.columns import Array, ColumnKind, ColumnType, transaction_columns
 from app.domain.decision import ACTIONS, Reason
-from models.lists import FOR_EVER_MS, Lists, ListUpdate
-from models.rule_file import load_rule_pack
-from models.rules import RulePack, Verdicts
+from models.rules.file import load_rule_pack
+from models.rules.lists import FOR_EVER_MS, Lists, ListUpdate
+from models.rules.pack import RulePack, Verdicts
 
 COLUMNS = {**transaction_columns(), **{name: ColumnType(ColumnKind.NUMBER) for name in "abcd"}}
 

@@ -15,11 +15,11 @@ from app.domain.records import Stretch
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
 from app.topics import ENRICHED
-from models.lists import Lists
-from models.outputs import Send
-from models.payer_stage import PayerStage, decide
-from models.receiver_stage import FEATURES_VERSION, ReceiverStage, receive
-from models.rule_file import default_pack_text, load_rule_pack
+from models.rules.file import default_pack_text, load_rule_pack
+from models.rules.lists import Lists
+from models.stages.outputs import Send
+from models.stages.payers import PayerStage, decide
+from models.stages.receivers import FEATURES_VERSION, ReceiverStage, receive
 from ops.traffic.generator import TrafficConfig, generate
 from tables.catalog import CATALOG
 

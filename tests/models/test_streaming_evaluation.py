@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.evaluation import average_precision
-from models.streaming_evaluation import PROBABILITIES, SCORERS, LivedStream, StreamPlan, live_through
-from models.training_set import STATE_DTYPE, UNKNOWN, TrainingSet, TrainingSetError
+from models.batch.training_set import STATE_DTYPE, UNKNOWN, TrainingSet, TrainingSetError
+from models.quality.evaluation import average_precision
+from models.quality.streaming import PROBABILITIES, SCORERS, LivedStream, StreamPlan, live_through
 from tables.layout import HOUR_MS
 
 FEATURES = 8

@@ -8,14 +8,14 @@ import lightgbm
 import numpy as np
 import pytest
 
-from models.batch_model import BatchModel, BatchModelError
+from models.batch.constraints import monotone_constraint, monotone_constraints
+from models.batch.gates import judge_challenger
+from models.batch.model import BatchModel, BatchModelError
+from models.batch.training import TrainedModel, TrainingError, TrainingPlan, fit, split, to_artifact, train
+from models.batch.training_set import TrainingSet
 from models.calibration import Calibration
-from models.constraints import monotone_constraint, monotone_constraints
-from models.evaluation import average_precision
-from models.forest_lightgbm import forest_from_lightgbm
-from models.gates import judge_challenger
-from models.training import TrainedModel, TrainingError, TrainingPlan, fit, split, to_artifact, train
-from models.training_set import TrainingSet
+from models.quality.evaluation import average_precision
+from models.trees.from_lightgbm import forest_from_lightgbm
 from tables.catalog import CATALOG
 from tables.layout import HOUR_MS
 from tests.models.training_rows import MATURITY_MS, START_MS, STEP_MS, made_up_rows

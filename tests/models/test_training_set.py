@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training_set import STATE_DTYPE, UNKNOWN, TrainingSet, TrainingSetError
+from models.batch.training_set import STATE_DTYPE, UNKNOWN, TrainingSet, TrainingSetError
 
 HOUR = 3_600_000
 NAMES = ("amount_log", "night")

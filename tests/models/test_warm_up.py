@@ -8,8 +8,8 @@ import sys
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from models.pipeline import _SPECIMEN, Message, Pipeline, warm_up
-from models.rule_file import default_pack_text, load_rule_pack
+from models.rules.file import default_pack_text, load_rule_pack
+from models.stages.pipeline import _SPECIMEN, Message, Pipeline, warm_up
 from tables.catalog import CATALOG
 
 
@@ -29,8 +29,8 @@ from numba.core.dispatcher import Dispatcher
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from models.pipeline import _SPECIMEN, Message, Pipeline, warm_up
-from models.rule_file import default_pack_text, load_rule_pack
+from models.stages.pipeline import _SPECIMEN, Message, Pipeline, warm_up
+from models.rules.file import default_pack_text, load_rule_pack
 from tables import kernel
 from tables.catalog import CATALOG
 pack = load_rule_pack(default_pack_text(), CATALOG.column_types(), "default")
@@ -64,9 +64,9 @@ def test_a_model_compiles_nothing() -> None:
     program = """
 import numpy as np
 from models.calibration import Calibration
-from models.batch_model import BatchModel
+from models.batch.model import BatchModel
 from models.ensemble import Models
-from models.receiver_stage import FEATURES_VERSION
+from models.stages.receivers import FEATURES_VERSION
 from tests.models.forests import random_forest
 before = compiled()
 rng = np.random.default_rng(1)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from app.domain.byte_column import ByteColumn
 from app.domain.decision import ACTIONS
-from models import wording
-from models.judging import DECIDED_DTYPE
-from models.rule_file import default_pack_text, load_rule_pack
-from models.wording import DecisionWriter
+from models.rules.file import default_pack_text, load_rule_pack
+from models.stages.judging import DECIDED_DTYPE
+from models.wording import writer as writer_module
+from models.wording.writer import DecisionWriter
 from tables.catalog import CATALOG
 
 _PACK = load_rule_pack(default_pack_text(), CATALOG.column_types(), "default")
@@ -118,7 +118,7 @@ def test_many_kinds_in_one_call() -> None:
 
 def test_forgotten_forms_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more forms are kept than the bound says, even where one call needs more."""
-    monkeypatch.setattr(wording, "_MAX_FORMS", 3)
+    monkeypatch.setattr(writer_module, "_MAX_FORMS", 3)
     writer = _writer()
     for numbers in (np.arange(10), np.arange(10)[::-1] % 4, np.arange(5)):
         rows = _of_kinds(numbers)

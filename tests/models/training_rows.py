@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.receiver_stage import FEATURES_VERSION
-from models.training_set import STATE_DTYPE, TrainingSet
+from models.batch.training_set import STATE_DTYPE, TrainingSet
+from models.stages.receivers import FEATURES_VERSION
 from tables.catalog import CATALOG
 from tables.layout import HOUR_MS
 

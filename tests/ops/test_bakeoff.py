@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from models.training_set import UNKNOWN, TrainingSet, TrainingSetError
+from models.batch.training_set import UNKNOWN, TrainingSet, TrainingSetError
 from ops.bakeoff import RULES, BakeOff, bake_off, labelled_rows, print_bake_off
 
 FEATURES = 6

@@ -233,7 +233,7 @@ async def test_a_topic_that_nobody_declared_is_not_created(broker: LocalBroker) 
 
 
 async def test_a_checkpoint_of_full_size_is_one_batch(broker: LocalBroker) -> None:
-    """16 MiB in one record batch go in and come out: a checkpoint is appended whole or not at all."""
+    """32 MiB in one record batch go in and come out: a checkpoint is appended whole or not at all."""
     declared = changelog(f"test-{secrets.token_hex(4)}", "receivers")
     await ensure_topics({"bootstrap_servers": broker.bootstrap}, [declared], partitions=1)
     row = secrets.token_bytes(1 << 20)
@@ -245,12 +245,12 @@ async def test_a_checkpoint_of_full_size_is_one_batch(broker: LocalBroker) -> No
         batch = producer.create_batch()
         while batch.append(key=b"%d" % batch.record_count(), value=row, timestamp=None) is not None:
             pass
-        assert batch.record_count() == 15
+        assert batch.record_count() == 31
         await (await producer.send_batch(batch, declared.name, partition=0))
     async with AIOKafkaConsumer(
         declared.name, bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest"
     ) as consumer:
-        for number in range(15):
+        for number in range(31):
             message = await asyncio.wait_for(consumer.getone(), 10)
             assert (message.key, message.value) == (b"%d" % number, row)
 

@@ -21,11 +21,11 @@ from app.domain.vectors import Vectors, decode_vectors, encode_vectors
 from app.model_reference import champion_reference_look, reference_of_version
 from app.settings import Settings, load_settings
 from app.topics import FEATURES, LABELLED
-from models.drift_look import look, matured_rows, reference_of
-from models.drift_reference import REFERENCE_ARTIFACT, DriftError, Reference
-from models.registry import Registry, RegistryError, local_registry
-from models.training import TrainedModel, TrainingPlan, train
-from models.training_set import TrainingSet
+from models.batch.registry import Registry, RegistryError, local_registry
+from models.batch.training import TrainedModel, TrainingPlan, train
+from models.batch.training_set import TrainingSet
+from models.drift.look import look, matured_rows, reference_of
+from models.drift.reference import REFERENCE_ARTIFACT, DriftError, Reference
 from ops.broker import LocalBroker
 from ops.drift import drift_and_report, pieces, read_window
 from ops.topic_admin import ensure_topics

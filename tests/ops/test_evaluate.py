@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from app.settings import Settings, load_settings
-from models.streaming_evaluation import SCORERS, StreamPlan
-from models.training_set import TrainingSetError
+from models.batch.training_set import TrainingSetError
+from models.quality.streaming import SCORERS, StreamPlan
 from ops.evaluate import FileSource, SimulatedSource, evaluate_and_report
 from ops.labelled_files import LabelColumns
 from ops.traffic.generator import TrafficConfig, generate

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from app.domain.siphash import HashKey
-from models.training_set import UNKNOWN, TrainingSetError
+from models.batch.training_set import UNKNOWN, TrainingSetError
 from ops.files import FileError
 from ops.labelled_files import LabelColumns, LabelledFile, file_set
 from ops.mapping import AmountForm, FileMapping

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.streaming_evaluation import SCORERS, LivedStream
-from models.training_set import STATE_DTYPE, UNKNOWN, TrainingSet, TrainingSetError
+from models.batch.training_set import STATE_DTYPE, UNKNOWN, TrainingSet, TrainingSetError
+from models.quality.streaming import SCORERS, LivedStream
 from ops.proof import Novelty, catching_up, judge, middle, verdict
 from tables.layout import HOUR_MS
 

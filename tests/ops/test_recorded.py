@@ -16,8 +16,8 @@ from app.domain.field_checks import TimeLimits
 from app.domain.labelled import Labelled, encode_labelled
 from app.settings import load_settings
 from app.topics import LABELLED
-from models.receiver_stage import FEATURES_VERSION
-from models.training_set import UNKNOWN, TrainingSet, TrainingSetError
+from models.batch.training_set import UNKNOWN, TrainingSet, TrainingSetError
+from models.stages.receivers import FEATURES_VERSION
 from ops.broker import LocalBroker
 from ops.recorded import Simulation, recorded_set, simulated_set, training_set
 from ops.topic_admin import ensure_topics

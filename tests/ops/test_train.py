@@ -12,8 +12,8 @@ from rich.console import Console
 
 from app.model_registry import open_registry
 from app.settings import Settings, load_settings
-from models.batch_model import BatchModel
-from models.registry import CHALLENGER, CHAMPION, RegistryError
+from models.batch.model import BatchModel
+from models.batch.registry import CHALLENGER, CHAMPION, RegistryError
 from ops.recorded import Simulation
 from ops.train import (
     promote_and_report,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.domain.fields import TRANSACTION_DTYPE
-from models.receiver_stage import SEEN_DTYPE
+from models.stages.receivers import SEEN_DTYPE
 from tables.ids import IdMemory, transaction_digest
 from tables.marks import MARKED_DTYPE
 

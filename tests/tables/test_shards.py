@@ -173,6 +173,35 @@ async def test_a_step_waits_while_more_has_changed_than_a_checkpoint_holds() -> 
     assert len(log.appended) == 2  # the late one, and one more for what had changed meanwhile
 
 
+async def test_what_has_changed_is_measured_where_it_is_much() -> None:
+    """Rows that had little in the last checkpoint and much in the next one: a worker crashed over 19 MB of them."""
+    log = ListedLog()
+    shards, shard = made(log)
+    outputs: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    events = np.zeros(20_000, EVENT_DTYPE)
+    events["key"] = np.arange(1, len(events) + 1)
+    events["timestamp"], events["counts"] = 1_790_000_000_000, 1
+    profiles = shard.stage.state.profiles
+    profiles.update(events)
+    applied(shard, 0)
+    await shards.flush()
+    small = shard._row_bytes
+    for number in range(60):
+        events["timestamp"] += 1000
+        events["other"], events["amount"] = number + 1, 100
+        profiles.update(events)
+    assert small * profiles.dirty < MAX_CHECKPOINT_BYTES // 4  # as one would have thought
+    assert profiles.dirty_bytes() > MAX_CHECKPOINT_BYTES // 4
+    applied(shard, 1, outputs)
+    shards.start_due_checkpoint()
+    profiles.update(events)
+    room = asyncio.ensure_future(shards.room([shard]))
+    await asyncio.sleep(0.01)
+    assert not room.done()
+    outputs.set_result(None)
+    await room
+
+
 async def test_checkpoints_of_all_tables_are_spread_over_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tables with four shards: none starts within an eighth of the interval after another, except a full one."""
     now_s, log, pace = [100.0], ListedLog(), Pace()

@@ -19,7 +19,7 @@ from app.web.api import create_app
 from app.web.security import Guard
 from app.web.service import WebService
 from app.web.view import DecisionView, PartitionView, WorkerStatus
-from models.rule_file import load_rule_pack
+from models.rules.file import load_rule_pack
 from tables.recovery import RecoveryProgress, TableRecovery
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"

@@ -1,0 +1,1 @@
+"""The batch model: trained on a recorded past, registered, promoted."""

@@ -1,0 +1,1 @@
+"""Whether the stream still looks like what the model has learned from."""

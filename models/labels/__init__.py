@@ -1,0 +1,1 @@
+"""What became known of payments, and the vectors that it belongs to."""

@@ -1,0 +1,1 @@
+"""The online model: learned one matured label at a time."""

@@ -1,0 +1,1 @@
+"""How good scores are, and how sure that is."""

@@ -1,0 +1,1 @@
+"""The two stages as pure functions: batches and state in, messages out."""

@@ -1,0 +1,1 @@
+"""Forests as arrays: scored, explained, whichever library has grown them."""

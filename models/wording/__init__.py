@@ -1,0 +1,1 @@
+"""What a decision says: its message, its reasons, their sentences."""
