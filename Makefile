@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := ops/requirements
 READY := $(VENV)/.ready
+# Tests start brokers and workers of their own, and wait for them as much as they compute.
+TESTS_AT_ONCE ?= 2
 
 .PHONY: help run test lint format bench faults fuzz lock clean
 
@@ -23,7 +25,7 @@ run: $(READY) ## Broker, simulated traffic, workers, web view and decisions, unt
 	@$(BIN)/pixguard run
 
 test: $(READY) lint ## Lint, types, architecture, and all tests (starts its own broker)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## Ruff, mypy and the import rules
 	@$(BIN)/ruff format --check .

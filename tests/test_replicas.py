@@ -40,7 +40,7 @@ _POLL_S = 0.05
 _MAX_IN_MEMORY = 125
 """A quarter more than `running_worker` allows a partition before profiles leave that are not idle."""
 
-_LONG_SESSION_S = 40
+_LONG_SESSION_S = 80
 """Nobody waits so long in a test: whoever gets partitions sooner did not wait for a session to end."""
 
 

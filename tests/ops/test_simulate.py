@@ -146,9 +146,16 @@ def test_traffic_of_no_known_duration_cannot_outrun_the_clock(endless: dict[str,
 
 async def test_endless_traffic_stops_at_ctrl_c(settings: Settings) -> None:
     """What was due has been sent and acknowledged by then."""
-    asyncio.get_running_loop().call_later(1.0, os.kill, os.getpid(), signal.SIGINT)
     async with arriving(settings) as read:
+
+        async def interrupt() -> None:
+            while not await read(TRANSACTIONS.name):
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+
+        interrupting = asyncio.create_task(interrupt())
         report = await simulate_to_kafka(settings, traffic())
+        await interrupting
         assert report.interrupted
         assert len(await read(TRANSACTIONS.name)) == report.sent > 0
 

@@ -14,6 +14,7 @@ from aiokafka.errors import RequestTimedOutError
 from app.batching import CLAIM_KEY, BatchApp, Claims, FencedError, OversizeError
 from app.batching.claims import ClaimError, ClaimRow
 from app.batching.wire import Answer
+from app.topics import MAX_CHECKPOINT_BYTES
 from ops.broker import LocalBroker
 from tests.app.batching.recording import Cluster, MakeApp, meddle
 
@@ -193,7 +194,7 @@ async def test_an_append_after_one_that_was_given_up_is_not_taken_for_its_repeat
     await owner.keep({0})
     await append(owner, b"a")
     with pytest.raises(OversizeError):
-        await append(owner, bytes(17 * MEBIBYTE))
+        await append(owner, bytes(MAX_CHECKPOINT_BYTES + MEBIBYTE))
     with pytest.raises(FencedError, match="an earlier append of this worker failed or was given up"):
         await append(owner, b"b")
     assert await rows(cluster, topic) == [("owner", 0), b"a"]
