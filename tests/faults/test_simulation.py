@@ -198,7 +198,7 @@ def _struck(seed: int, kinds: Sequence[str], **changes: Any) -> Plan:  # noqa: A
     [
         (CommitsEarly, ("kill",), {}),
         (CountsRepeats, ("kill",), {}),
-        (WritesAsZombie, ("zombie",), {"checkpoint_s": 0.1, "commit_s": 2.0}),
+        (WritesAsZombie, ("zombie",), {"checkpoint_s": 0.05, "commit_s": 4.0}),
         (WritesHalfABatch, ("unreadable disk",), _OFTEN_READ),
         (ChangesRulesAtOnce, ("rules", "kill"), {}),
         (SwitchesModelsAtOnce, ("models", "kill"), {}),
