@@ -142,7 +142,8 @@ def evaluate_default(context: typer.Context, as_json: AsJson = False) -> None:
 
 @evaluate.command()
 def stream(
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Streams, of seeds 1 to this.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Streams, of as many seeds in a row.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="Of the first stream.")] = 1,
     payments: Annotated[int, typer.Option(min=1000, help="Of each stream.")] = 60_000,
     days: Annotated[float, typer.Option(min=1, help="Over which they are spread.")] = 20.0,
     fraud_share: Annotated[float, typer.Option(min=0.001, max=0.5, help="Of the payments.")] = 0.02,
@@ -164,7 +165,7 @@ def stream(
     from ops.evaluate import SimulatedSource, evaluate_and_report
 
     source = SimulatedSource(
-        seeds=tuple(range(1, seeds + 1)),
+        seeds=tuple(range(first_seed, first_seed + seeds)),
         payments=payments,
         days=days,
         fraud_share=fraud_share,

@@ -71,6 +71,8 @@ class LiveView:
         if not len(decided.rows):
             return
         actions = decided.rows["action"]
+        champion = decided.models.champion
+        usual = None if champion is None else champion.usual
         self._counts += np.bincount(actions, minlength=len(ACTIONS))
         for code, action in enumerate(ACTIONS):
             newest = np.flatnonzero(actions == code)[-_KEPT_PER_BATCH:]
@@ -83,7 +85,7 @@ class LiveView:
                 decided.vectors[newest],
                 strict=True,
             )
-            self._recent[action].extend(_Seen(*item) for item in seen)
+            self._recent[action].extend(_Seen(*item, usual) for item in seen)
         now_s = time.monotonic()
         self._rate.append((now_s, len(actions)))
         while self._rate and self._rate[0][0] < now_s - _RATE_SPAN_S:
@@ -165,13 +167,16 @@ class _Seen(NamedTuple):
     message: bytes
     transaction: np.void
     vector: NDArray[np.float32]
+    usual: NDArray[np.float32] | None
+    """Of the batch model in force, which all decisions by it share."""
 
 
 def _render(seen: _Seen) -> DecisionView:
     row = seen.transaction
     initiation = int(row["initiation"])
     decision = decode_decision(seen.message)
-    values = {name: None if np.isnan(x) else x for name, x in zip(CATALOG.names, seen.vector.tolist(), strict=True)}
+    values = _by_name(seen.vector)
+    usual = {} if seen.usual is None else _by_name(seen.usual)
     features = [reason.feature for reason in decision.reasons if reason.feature is not None]
     return DecisionView(
         decision=decision,
@@ -182,5 +187,9 @@ def _render(seen: _Seen) -> DecisionView:
         payer_ispb=bytes(row["payer_ispb"]).decode(),
         receiver_ispb=bytes(row["receiver_ispb"]).decode(),
         values=values,
-        sentences={feature: reason_sentences(feature, values[feature]) for feature in features},
+        sentences={feature: reason_sentences(feature, values[feature], usual.get(feature)) for feature in features},
     )
+
+
+def _by_name(vector: NDArray[np.float32]) -> dict[str, float | None]:
+    return {name: None if np.isnan(x) else x for name, x in zip(CATALOG.names, vector.tolist(), strict=True)}

@@ -30,12 +30,14 @@ class BatchModelError(ValueError):
     """Bytes that hold no batch model, or one that this version cannot read; says what was expected."""
 
 
-class _Header(msgspec.Struct, frozen=True):
+class _Header(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int
     name: str
     fingerprint: str
     trained_until: int
     calibration: dict[str, Any]
+    # It changes no score: versions that do not know it read the others and pass over it, so the format is the same.
+    usual: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +58,9 @@ class BatchModel:
         From margins to probabilities.
     trained_until
         Epoch ms: it has learned from nothing that happened later.
+    usual
+        Median of each feature in what it has learned from, NaN where it was always missing; float32, shape (features,).
+        No score reads it, only sentences do. None in a model that was trained before models had it.
     """
 
     version: int
@@ -64,10 +69,17 @@ class BatchModel:
     forest: Forest
     calibration: Calibration
     trained_until: int
+    usual: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.version <= _MOST_VERSION:
             raise BatchModelError(f"batch model: version: expected 0 to {_MOST_VERSION}, got {self.version}")
+        least = int(self.forest.features.max(initial=-1)) + 1
+        if self.usual is not None and (self.usual.ndim != 1 or len(self.usual) < least):
+            raise BatchModelError(
+                f"batch model: usual: expected one value for each of {least} features at least, as the trees read "
+                f"them, got shape {self.usual.shape}"
+            )
 
     def probabilities(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return calibrated probabilities of fraud.
@@ -94,8 +106,9 @@ class BatchModel:
 
     def to_bytes(self) -> bytes:
         """Return it as bytes, with format and checksum."""
+        usual = b"" if self.usual is None else self.usual.astype("<f4").tobytes()
         header = msgspec.msgpack.encode(
-            _Header(self.version, self.name, self.fingerprint, self.trained_until, self.calibration.to_dict())
+            _Header(self.version, self.name, self.fingerprint, self.trained_until, self.calibration.to_dict(), usual)
         )
         body = _PREFIX.pack(_MAGIC, _FORMAT, len(header)) + header + self.forest.to_bytes()
         return body + _CHECKSUM.pack(zlib.crc32(body))
@@ -127,9 +140,10 @@ class BatchModel:
             header = _decode(body[_PREFIX.size : _PREFIX.size + length])
             forest = Forest.from_bytes(body[_PREFIX.size + length :])
             calibration = Calibration.from_dict(header.calibration)
-        except (msgspec.DecodeError, ForestError, CalibrationError) as error:
+            usual = np.frombuffer(header.usual, "<f4").astype(np.float32) if header.usual else None
+        except (ValueError, msgspec.DecodeError, ForestError, CalibrationError) as error:
             raise BatchModelError(f"batch model: {error}") from error
-        return cls(header.version, header.name, header.fingerprint, forest, calibration, header.trained_until)
+        return cls(header.version, header.name, header.fingerprint, forest, calibration, header.trained_until, usual)
 
 
 _decode = msgspec.msgpack.Decoder(_Header).decode

@@ -212,6 +212,10 @@ _UNITS: dict[str, Callable[[float], Texts]] = {
 """A value in words, by its feature's unit; what is not here is counted."""
 
 
+_SIDELESS = frozenset({"days"})
+"""Units of features of the calendar: no Saturday is above a Thursday."""
+
+
 def _worded(value: float, entry: Entry) -> Texts:
     if not math.isfinite(value):
         return "beyond measure", "fora de medida"
@@ -247,7 +251,7 @@ def reason_sentences(feature: str, value: float | None, usual: float | None = No
     if not words[0]:
         return f"{subjects[0]}.", f"{subjects[1]}."
     english, portuguese = (f"{subject}: {word}" for subject, word in zip(subjects, words, strict=True))
-    normal = ("", "") if usual is None else _worded(usual, entry)
+    normal = ("", "") if usual is None or entry.unit in _SIDELESS else _worded(usual, entry)
     if normal[0] and normal != words:
         sides = ("above", "acima") if usual is not None and value > usual else ("below", "abaixo")
         return f"{english}, {sides[0]} the usual {normal[0]}.", f"{portuguese}, {sides[1]} do usual ({normal[1]})."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.wording import phrases
-from models.wording.explaining import model_reasons, reason_code, reason_texts
+from models.wording.explaining import model_reasons, reason_code, reason_sentences, reason_texts
 from tables.aggregates import AGGREGATES
 from tables.catalog import CATALOG
 
@@ -176,6 +176,12 @@ def test_sentences_tell_high_from_low() -> None:
     assert told(np.nan) == "Pagadores diferentes do recebedor em 24 horas: sem dados."
     (reason,) = model_reasons(_weights(month_day=1.0), _row(month_day=5), usual=usual)
     assert reason.text_en == "Day of the month: 5."
+
+
+def test_the_calendar_has_no_sides() -> None:
+    """No Saturday is above the usual Thursday."""
+    assert reason_sentences("weekday_number", 5.0, 3.0) == ("Day of the week: Saturday.", "Dia da semana: sábado.")
+    assert reason_sentences("month_day", 30.0, 15.0)[0] == "Day of the month: 30."
 
 
 def test_every_feature_can_be_told() -> None:
