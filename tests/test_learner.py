@@ -1,4 +1,7 @@
-"""`pixguard learner` on a real broker: killed, without its store, and taken over: every label is learned once."""
+"""`pixguard learner` on a real broker: killed, without its store, taken over, and paused until another one has taken over.
+
+Every label is learned once, whatever happens.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,7 @@ from ops.broker import LocalBroker, free_port
 from ops.supervised import stop
 from ops.topic_admin import ensure_topics
 from tables.catalog import CATALOG
+from tests.test_zombie import read_log
 from tests.workers import read_records
 
 _PARTITIONS = 4
@@ -135,6 +139,7 @@ class Cluster:
 
     settings: Settings
     ports: dict[str, int] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=lambda: dict(_VARIABLES))
 
     @contextlib.contextmanager
     def learner(self, name: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -148,7 +153,7 @@ class Cluster:
                     **os.environ,
                     "PIXGUARD_BROKER": self.settings.broker,
                     "PIXGUARD_DATA_DIR": str(self.settings.data_dir),
-                    **_VARIABLES,
+                    **self.variables,
                 },
                 stdout=output,
                 stderr=output,
@@ -303,3 +308,55 @@ async def test_another_takes_over(tmp_path: Path, make_broker: Callable[..., Loc
             {"one": one, "two": two}[owners[0]].send_signal(signal.SIGKILL)
             await cluster.send(told.messages[2 * part :])
             await cluster.check(told)
+
+
+async def _pause_with_unpublished_labels(cluster: Cluster, learners: dict[str, subprocess.Popen[bytes]]) -> str:
+    """Stop the one that learns while it has learned what no checkpoint has; its name."""
+    async with asyncio.timeout(_DEADLINE_S):
+        while True:
+            for name, process in learners.items():
+                told = await cluster.ask(name)
+                if not told or not told["learner"] or not told["learner"]["labels"]:
+                    continue
+                process.send_signal(signal.SIGSTOP)
+                published = await cluster.snapshots()
+                if published and told["learner"]["labels"] > published[-1].labels:
+                    return name
+                process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.2)
+
+
+async def test_a_zombie_publishes_nothing_and_dies_of_it(
+    tmp_path: Path, make_broker: Callable[..., LocalBroker]
+) -> None:
+    """Paused until another one has learned on, it says why it ends, and of what it would publish nothing is in the log."""
+    told = story(800)
+    half = len(told.messages) // 2
+    node = make_broker()
+    log = node.data_dir / "log" / f"{ONLINE_MODEL.name}-0"
+    async with _started(tmp_path, node) as cluster:
+        cluster.variables["PIXGUARD_LEARNER_PUBLISH_S"] = "3"  # time enough to be stopped in
+        with cluster.learner("one") as one, cluster.learner("two") as two:
+            learners = {"one": one, "two": two}
+            await cluster.until_ready(*learners)
+            sending = asyncio.create_task(cluster.send(told.messages[:half]))
+            zombie = await _pause_with_unpublished_labels(cluster, learners)
+            owner = f"{cluster.settings.app_id}-learner-{'two' if zombie == 'one' else 'one'}"
+            async with asyncio.timeout(_DEADLINE_S):
+                # The owner has claimed the log, and has published: what it appended last is no claim.
+                while [each.claimed_by for each in read_log(log)][-2:] != [owner, None]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            learners[zombie].send_signal(signal.SIGCONT)
+            exit_code = await asyncio.to_thread(learners[zombie].wait, 30)
+            await sending
+            await cluster.send(told.messages[half:])
+            await cluster.check(told)
+    assert exit_code != 0
+    reasons = (cluster.settings.data_dir / f"{zombie}.log").read_text()
+    assert "FencedError" in reasons or "PartitionsLostError" in reasons
+    batches = read_log(log)
+    assert len({batch.producer_id for batch in batches}) == 1
+    epochs = [batch.epoch for batch in batches]
+    assert epochs == sorted(epochs)
+    assert {batch.epoch for batch in batches if batch.claimed_by} == set(epochs)
+    assert [batch.claimed_by for batch in batches if batch.epoch == epochs[-1]][0] == owner
