@@ -46,8 +46,7 @@ class _Part:
 
     def records_left(self) -> int:
         """How many records there are until the store is what an earlier owner had."""
-        positions, until = self.joiner.positions, self.committed
-        return max(0, until[0] - (positions.features or 0)) + max(0, until[1] - (positions.feedback or 0))
+        return sum(max(0, until - at) for until, at in zip(self.committed, self.joiner.reached, strict=True))
 
 
 class Joined:
@@ -114,6 +113,7 @@ class Joined:
                 part = self._open(partition)
                 break
         joiner = part.joiner
+        joiner.begins = ((starts[tps[0]] or 0), (starts[tps[1]] or 0))
         joiner.ends = ((ends[tps[0]] or 0), (ends[tps[1]] or 0))
         part.committed = (committed[0] or 0, committed[1] or 0)
         for tp, position in zip(tps, _positions(part), strict=True):

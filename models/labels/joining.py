@@ -145,6 +145,8 @@ class Joiner:
         self.positions = awaiting.positions
         self.ends = (0, 0)
         """Where both topics end, asked after the batch was fetched that is taken up next: set by the caller."""
+        self.begins = (0, 0)
+        """Where both topics begin, set by the caller: where nothing was read, what retention took is not waited for."""
         self.sent_until = sent_until
         self._partitions = partitions
         self._policy = policy
@@ -160,6 +162,12 @@ class Joiner:
         """Feedback that waits for its payment."""
         return sum(map(len, self._waiting.values()))
 
+    @property
+    def reached(self) -> tuple[int, int]:
+        """Up to where vectors and feedback were read."""
+        features, feedback = self.positions.features, self.positions.feedback
+        return self.begins[0] if features is None else features, self.begins[1] if feedback is None else feedback
+
     def lag_ms(self) -> int:
         """By how much the oldest payment that has not matured is late, 0 where none is."""
         if self._next_age is None:
@@ -168,7 +176,7 @@ class Joiner:
 
     def is_ahead(self, records: Records) -> bool:
         """Whether feedback is of a time of which the payments were not read yet: it would have to wait for them."""
-        if not len(records.timestamps_ms) or (self.positions.features or 0) >= self.ends[0]:
+        if not len(records.timestamps_ms) or self.reached[0] >= self.ends[0]:
             return False
         return records.timestamps_ms[0] > self.positions.vector_clock
 
@@ -264,7 +272,7 @@ class Joiner:
     def _mature(self, output: JoinOutput) -> Iterator[tuple[bytes, bytes]]:
         """Learn from what has come of age, in order of offsets, each once."""
         positions, policy = self.positions, self._policy
-        told_all = (positions.feedback or 0) >= self.ends[1]
+        told_all = self.reached[1] >= self.ends[1]
         limit = (positions.watermark if told_all else positions.feedback_clock) - policy.maturity_ms
         if self._next_age is not None and self._next_age > limit:
             return
@@ -344,7 +352,7 @@ class Joiner:
 
     def _give_up(self, output: JoinOutput) -> list[tuple[bytes | None, bytes]]:
         """Make dead letters of what has waited for too long, once all payments were read."""
-        if not self._waiting or (self.positions.features or 0) < self.ends[0]:
+        if not self._waiting or self.reached[0] < self.ends[0]:
             return []
         patient_ms = self.positions.watermark - self._policy.wait_ms
         letters = []

@@ -328,6 +328,18 @@ def test_a_payment_waits_for_feedback_that_is_not_read_yet(tmp_path: Path) -> No
     assert run.joiner.lag_ms() == 0
 
 
+def test_feedback_that_retention_took_is_not_waited_for(tmp_path: Path) -> None:
+    """A topic of which all was deleted tells no more than one that never had anything."""
+    made = World()
+    late_ms = _START_MS + 2 * _MATURITY_MS
+    made.features = [(_id(n, at_ms), vector(n, at_ms), at_ms) for n, at_ms in enumerate((_START_MS, late_ms))]
+    run = Run(made, tmp_path, _policy())
+    run.step(vectors=True, most=1, produced=(2, 5))
+    run.joiner.begins = (0, 5)
+    run.step(vectors=True, most=1, produced=(2, 5))
+    assert [(each.kind, each.label) for each in run.labelled] == [("MATURED", 0)]
+
+
 def test_what_is_known_later_does_not_teach(tmp_path: Path) -> None:
     """A marker after maturity is a revision of what was learned as honest, where the vector is still there."""
     made = World()
