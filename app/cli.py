@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from app.cli_options import Broker, DataDir, FileFormat, Mapping, Rules, err, out, settings_of
+from app.lake_cli import lake_commands
 from app.learning_cli import learning
 
 __all__ = ["app", "main"]
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(learning)
+app.add_typer(lake_commands)
 
 
 def jars_dir() -> Path:

@@ -134,6 +134,19 @@ class Settings(BaseSettings):
         30.0, description="time between two versions of the online model, where something was learned"
     )
 
+    # -- the lake
+    lake: str | None = Field(
+        None,
+        description="folder, or s3://, gs://, az:// URL, of the Delta tables; credentials by the variables of the "
+        "store's own tools (AWS_*, GOOGLE_*, AZURE_*); default: DATA_DIR/lake",
+    )
+    archive_rows: Annotated[int, Field(ge=100, le=1_000_000)] = Field(
+        10_000, description="rows of one commit to a table, about"
+    )
+    archive_seconds: Annotated[float, Field(ge=0.05, le=3600)] = Field(
+        2.0, description="after which a commit is made, however few rows it has"
+    )
+
     # -- state
     checkpoint_interval_s: Annotated[float, Field(ge=0.05, le=60)] = Field(
         0.1, description="time between checkpoints of a partition: bounds what a crash replays"
@@ -186,6 +199,12 @@ class Settings(BaseSettings):
     def registry_uri(self) -> str | None:
         """MLflow's tracking URI: the setting, else the variable that MLflow's own tools read; None: the data folder."""
         return self.model_registry or os.environ.get("MLFLOW_TRACKING_URI") or None
+
+    def lake_uri(self) -> str:
+        """Where the Delta tables lie: the setting, else the data folder; a folder as an absolute path."""
+        if self.lake is not None and "://" in self.lake:
+            return self.lake
+        return str(Path(self.lake or self.data_dir / "lake").absolute())
 
     def read_hash_key(self) -> bytes:
         """The 16-byte pseudonymisation key: from the setting, or from `DATA_DIR/hash.key`, made (0600) on first use.

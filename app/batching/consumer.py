@@ -216,6 +216,15 @@ class BatchConsumer(Consumer):
             notify(self._waiting_for_ack)
         return True
 
+    def give_back(self, events: Iterable[Any]) -> None:
+        """Let go of batches, before their partitions go, without acknowledging them: the next owner is given them again.
+
+        Nothing more of their partitions is committed under this assignment. Only within `BatchApp.before_revoke`.
+        """
+        for event in events:
+            self._progress.pop(event.message.tp, None)
+            self.ack(event.message)
+
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:  # noqa: ANN401  (faust's signature)
         yield from super()._filter_tps_with_pending_acks(topics)
         for tp in self._progress:
