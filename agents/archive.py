@@ -28,7 +28,8 @@ from app.domain.rejection import Rejection, Source, encode_dead_letter
 from app.topics import REJECTED
 from models.stages.outputs import keyed_sends
 from tables.lake_columns import LakeKind
-from tables.lake_table import LakeError, LakeTable, Span, app_id
+from tables.lake_errors import LakeError
+from tables.lake_table import LakeTable, Span, app_id
 
 __all__ = ["Archive", "archive_agents"]
 

@@ -322,6 +322,7 @@ def _known_errors() -> tuple[type[BaseException], ...]:
     from ops.send import SendError
     from ops.state import KeyFormError
     from ops.topic_admin import TopicError
+    from tables.lake_errors import LakeError, LakeGapError
 
     return (
         SettingsError,
@@ -342,6 +343,8 @@ def _known_errors() -> tuple[type[BaseException], ...]:
         MappingError,
         SendError,
         KeyFormError,
+        LakeError,
+        LakeGapError,
         KafkaError,
         OSError,
     )

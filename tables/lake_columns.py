@@ -24,9 +24,7 @@ from app.domain.vectors import VECTOR_ROW_DTYPE, FeatureVectorError, Vectors, de
 from app.topics import DECISIONS, FEATURES, LABELLED
 from tables.lake_schema import PLACE_FIELDS, StructColumn, struct_columns, timestamps
 
-__all__ = ["PARTITION_COLUMN", "Converted", "LakeKind", "lake_kinds"]
-
-PARTITION_COLUMN = "event_date"
+__all__ = ["Converted", "LakeKind", "lake_kinds"]
 
 _DAY_MS = 86_400_000
 _LATEST_MS = 253_402_300_800_000

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from msgspec import inspect
 
-__all__ = ["PLACE_FIELDS", "TIMESTAMP", "StructColumn", "arrow_values", "struct_columns", "timestamps"]
+__all__ = ["PARTITION_COLUMN", "PLACE_FIELDS", "TIMESTAMP", "StructColumn", "arrow_values", "struct_columns", "timestamps"]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -30,6 +30,8 @@ PLACE_FIELDS = (
     pa.field("available_ts", TIMESTAMP),  # Kafka's timestamp of the message: when it could be known
 )
 """Columns that every table begins with: where a row comes from, and when it could be known."""
+
+PARTITION_COLUMN = "event_date"
 
 _TIME_SUFFIXES = ("_at", "_time")
 _SCALARS: dict[type[inspect.Type], pa.DataType] = {

@@ -9,7 +9,6 @@ not start behind a gap either, for what lies in it would never be written.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,28 +26,23 @@ from deltalake import (
 )
 from deltalake.exceptions import DeltaError
 
-from tables.lake_columns import PARTITION_COLUMN
+from tables.lake_errors import LakeError, LakeGapError, StorageErrors, told
+from tables.lake_schema import PARTITION_COLUMN
 
-__all__ = ["LakeError", "LakeGapError", "LakeTable", "Span", "app_id", "table_uri", "told"]
+__all__ = ["WRITER", "LakeTable", "Span", "app_id", "table_uri"]
 
-_WRITER = WriterProperties(
+WRITER = WriterProperties(
     # Numbers of a feature rarely repeat enough: dictionaries take three times the processor time, for no fewer bytes.
     compression="ZSTD",
     compression_level=1,
     default_column_properties=ColumnProperties(dictionary_enabled=False),
 )
+"""How Parquet files are written."""
+
 # Old log files are what makes old versions readable: `pixguard lake vacuum` removes them, and knows what is pinned.
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _COMMIT_RETRIES = 30
 _ROUNDS = 20
-
-
-class LakeError(RuntimeError):
-    """Storage did not do what it was asked; the message says what, where, and how to mend it. It may be tried again."""
-
-
-class LakeGapError(RuntimeError):
-    """Rows would be missing between what a table holds and what was to be appended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +83,6 @@ def table_uri(lake: str, name: str) -> str:
     return f"{lake.rstrip('/')}/{name}"
 
 
-def told(error: BaseException) -> str:
-    """Return an error of delta-rs on one line, without colours."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|↳", "", str(error)).split())
-
-
 class LakeTable:
     """A table of the lake, for one process that appends; made when it is first needed.
 
@@ -129,7 +118,7 @@ class LakeTable:
         LakeError
             When storage does not answer.
         """
-        with self._lock, _StorageErrors(self.uri, "read"):
+        with self._lock, StorageErrors(self.uri, "read"):
             table = self._open(refresh=refresh)
             return _positions(table, app_ids)
 
@@ -152,7 +141,7 @@ class LakeTable:
         """
         with self._lock:
             for _ in range(_ROUNDS):
-                with _StorageErrors(self.uri, "appended to"):
+                with StorageErrors(self.uri, "appended to"):
                     table = self._open()
                     held = _positions(table, [span.app_id for span in spans])
                     fresh, transactions = _unwritten(rows, spans, held)
@@ -172,7 +161,7 @@ class LakeTable:
                 rows,
                 mode="append",
                 schema_mode=None if columns == set(rows.column_names) else "merge",
-                writer_properties=_WRITER,
+                writer_properties=WRITER,
                 commit_properties=CommitProperties(app_transactions=transactions, max_commit_retries=_COMMIT_RETRIES),
                 post_commithook_properties=_HOOKS,
             )
@@ -240,31 +229,3 @@ def _is_conflict(error: DeltaError) -> bool:
     """Tell whether a commit failed because of another writer's, not of storage."""
     text = str(error).lower()
     return any(sign in text for sign in ("concurrent", "metadata changed", "protocol changed", "version already exists"))
-
-
-class _StorageErrors:
-    """Turns whatever delta-rs raises into a `LakeError` that says where, and how to mend it."""
-
-    def __init__(self, uri: str, deed: str) -> None:
-        self._uri, self._deed = uri, deed
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
-        # A panic of Rust's is no `Exception`; delta-rs panics where a file cannot be closed.
-        is_panic = type(error).__name__ == "PanicException"
-        if error is None or not (isinstance(error, DeltaError | OSError | ValueError) or is_panic):
-            return
-        text = told(error)
-        raise LakeError(f"{self._uri}: cannot be {self._deed}: {text} {_remedy(text)}") from error
-
-
-def _remedy(text: str) -> str:
-    if "os error 28" in text or "No space left" in text:
-        return "The disk is full: free some, or `pixguard lake vacuum`; nothing is lost meanwhile."
-    if "os error 13" in text or "Permission denied" in text or "os error 30" in text or "403" in text:
-        return "Let the archive write there, or set `lake` to another place; nothing is lost meanwhile."
-    if "Cannot cast schema" in text or "type" in text.lower() and "merge" in text.lower():
-        return "A column has another type in the table: set `lake` to a new place."
-    return "Is `lake` right, and is storage up? Nothing is lost meanwhile."
