@@ -128,7 +128,10 @@ def _existing(lake: str) -> list[str]:
 
 
 def _table(*columns: str) -> Table:
-    return Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def _cell(value: Any) -> str:  # noqa: ANN401 - of any column

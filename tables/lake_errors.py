@@ -59,7 +59,7 @@ def _is_storage(error: BaseException) -> bool:
 
 
 def _remedy(text: str) -> str:
-    if "os error 28" in text or "No space left" in text:
+    if any(sign in text for sign in ("os error 28", "os error 27", "os error 122", "No space left")):
         return "The disk is full: free some, for example by `pixguard lake vacuum --run`; nothing is lost meanwhile."
     if any(sign in text for sign in ("os error 13", "os error 30", "Permission denied", "Forbidden", "AccessDenied")):
         return "Let the archive write there, or set `lake` to another place; nothing is lost meanwhile."

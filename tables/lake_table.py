@@ -144,6 +144,12 @@ class LakeTable:
                 with StorageErrors(self.uri, "appended to"):
                     table = self._open()
                     held = _positions(table, [span.app_id for span in spans])
+                    if _gap(spans, held):
+                        # Others may have filled it since the handle was last used.
+                        table = self._open(refresh=True)
+                        held = _positions(table, [span.app_id for span in spans])
+                    if gap := _gap(spans, held):
+                        raise LakeGapError(gap)
                     fresh, transactions = _unwritten(rows, spans, held)
                     if not transactions:
                         return 0
@@ -203,6 +209,18 @@ def _positions(table: DeltaTable, app_ids: Sequence[str]) -> dict[str, int]:
     return {name: version for name, version in found.items() if version is not None}
 
 
+def _gap(spans: Sequence[Span], held: Mapping[str, int]) -> str | None:
+    """Return what is wrong where rows are missing between what a table holds and what is to be appended."""
+    for span in spans:
+        expected = max(held.get(span.app_id, -1) + 1, span.first_held)
+        if span.base > expected:
+            return (
+                f"{span.app_id}: expected rows from offset {expected}, which the table does not hold yet, got them "
+                f"from {span.base}. Start the archive again: it reads from where the table ends."
+            )
+    return None
+
+
 def _unwritten(
     rows: pa.Table, spans: Sequence[Span], held: Mapping[str, int]
 ) -> tuple[pa.Table, list[Transaction]]:
@@ -210,11 +228,6 @@ def _unwritten(
     transactions = []
     for span in spans:
         last = held.get(span.app_id, -1)
-        if span.base > max(last + 1, span.first_held):
-            raise LakeGapError(
-                f"{span.app_id}: expected rows from offset {max(last + 1, span.first_held)}, which the table does not "
-                f"hold yet, got them from {span.base}. Start the archive again: it reads from where the table ends."
-            )
         if last < span.last:
             transactions.append(Transaction(span.app_id, span.last))
         if last >= span.base:
