@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import structlog
+from aiokafka.errors import KafkaError
 from faust.types import TP
 from mode import Service
 
@@ -66,6 +67,7 @@ class _Writing:
     error: str | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     first_held: dict[TP, int] = field(default_factory=dict)
+    ends: dict[TP, int] = field(default_factory=dict)
 
 
 class Archive(Service):
@@ -242,11 +244,15 @@ class Archive(Service):
         letters = [letter for _, faults in converted for letter in faults]
         if letters:
             await self._reject(writing.kind, letters)
-        rows = pa.concat_tables([table for tables, _ in converted for table in tables] or [writing.kind.schema.empty_table()])
+        rows = pa.concat_tables(
+            [table for tables, _ in converted for table in tables] or [writing.kind.schema.empty_table()]
+        )
         spans = _spans(batches, writing.first_held)
         return await asyncio.to_thread(writing.table.append, rows, spans)
 
-    async def _reject(self, kind: LakeKind, letters: Sequence[tuple[Rejection, Source, bytes | None, bytes | None]]) -> None:
+    async def _reject(
+        self, kind: LakeKind, letters: Sequence[tuple[Rejection, Source, bytes | None, bytes | None]]
+    ) -> None:
         messages = [(key, encode_dead_letter(fault, source, key, value)) for fault, source, key, value in letters]
         await self._outbox.put(keyed_sends(REJECTED, self._partitions, messages))
         for fault, source, _, _ in letters:
@@ -299,20 +305,31 @@ class Archive(Service):
     @Service.task
     async def _tell(self) -> None:
         while not self.should_stop:
+            await self._note_ends()
             for writing in self._writings:
                 name, told = writing.kind.name, self._status(writing)
                 archive_metrics.LAG_ROWS.labels(name).set(told["lag_rows"])
                 archive_metrics.OLDEST_SECONDS.labels(name).set(told["oldest_s"])
             await self.sleep(1.0)
 
+    async def _note_ends(self) -> None:
+        """Ask where the topics end: what the last fetch told is old where no more is fetched."""
+        tps = [tp for writing in self._writings for tp in writing.written]
+        try:
+            ends = await self._app.batch_consumer.highwaters(*tps) if tps else {}
+        except KafkaError as error:
+            log.warning("ends of topics not known", error=str(error))
+            return
+        for writing in self._writings:
+            writing.ends = {tp: ends[tp] or 0 for tp in writing.written if tp in ends}
+
     def _status(self, writing: _Writing) -> dict[str, Any]:
-        ends = {tp: self._app.batch_consumer.highwater(tp) or 0 for tp in writing.written}
         oldest_ms = min((time for event in writing.events for time in event.value.timestamps_ms[:1]), default=None)
         oldest_s = 0.0 if oldest_ms is None else max(0.0, (self._clock.now_ms() - oldest_ms) / 1000)
         return {
             "table": writing.kind.name,
             "uri": writing.table.uri,
-            "lag_rows": sum(max(0, ends[tp] - offset) for tp, offset in writing.written.items()),
+            "lag_rows": sum(max(0, writing.ends.get(tp, 0) - offset) for tp, offset in writing.written.items()),
             "waiting_rows": writing.rows,
             "oldest_s": oldest_s,
             "error": writing.error,
@@ -349,9 +366,7 @@ def _spans(batches: Sequence[Batch], first_held: dict[TP, int]) -> list[Span]:
     for batch in batches:
         bases.setdefault(batch.tp, batch.base)
         ends[batch.tp] = batch.next_offset
-    return [
-        Span(tp.topic, tp.partition, base, ends[tp] - 1, first_held.get(tp, 0)) for tp, base in bases.items()
-    ]
+    return [Span(tp.topic, tp.partition, base, ends[tp] - 1, first_held.get(tp, 0)) for tp, base in bases.items()]
 
 
 def archive_agents(app: BatchApp, archive: Archive) -> None:

@@ -20,7 +20,9 @@ DELAY_SECONDS = Histogram(
     buckets=_DELAY_BUCKETS_S,
 )
 LAG_ROWS = Gauge("pixguard_lake_lag_rows", "Rows in the topic's own partitions that are not in the lake", ["table"])
-OLDEST_SECONDS = Gauge("pixguard_lake_oldest_unwritten_seconds", "Age of the oldest row read and not written", ["table"])
+OLDEST_SECONDS = Gauge(
+    "pixguard_lake_oldest_unwritten_seconds", "Age of the oldest row read and not written", ["table"]
+)
 RETRIES = Counter("pixguard_lake_retries_total", "Commits and look-ups that storage failed", ["table"])
 REJECTED = Counter("pixguard_lake_rejected_total", "Messages that could not be read: dead letters", ["table", "reason"])
 LOST = Counter("pixguard_lake_lost_rows_total", "Rows that their topic dropped before they were written", ["table"])

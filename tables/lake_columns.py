@@ -222,9 +222,7 @@ def _features_kind(catalogs: Mapping[str, Sequence[str]]) -> LakeKind:
     return LakeKind("features", FEATURES.name, schema, convert)
 
 
-def _by_catalog(
-    values: Sequence[bytes | None], rejected: list[Fault]
-) -> Iterable[tuple[NDArray[np.intp], Vectors]]:
+def _by_catalog(values: Sequence[bytes | None], rejected: list[Fault]) -> Iterable[tuple[NDArray[np.intp], Vectors]]:
     """Read vectors, those of each catalog by themselves, nearly always all at once."""
     if not len(values):
         return

@@ -19,7 +19,15 @@ import numpy as np
 import pyarrow as pa
 from msgspec import inspect
 
-__all__ = ["PARTITION_COLUMN", "PLACE_FIELDS", "TIMESTAMP", "StructColumn", "arrow_values", "struct_columns", "timestamps"]
+__all__ = [
+    "PARTITION_COLUMN",
+    "PLACE_FIELDS",
+    "TIMESTAMP",
+    "StructColumn",
+    "arrow_values",
+    "struct_columns",
+    "timestamps",
+]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 

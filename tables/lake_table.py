@@ -155,7 +155,9 @@ class LakeTable:
                         return 0
                     if self._commit(table, fresh, transactions):
                         return int(fresh.num_rows)
-            raise LakeError(f"{self.uri}: others wrote to it first, {_ROUNDS} times. Run fewer replicas of the archive.")
+            raise LakeError(
+                f"{self.uri}: others wrote to it first, {_ROUNDS} times. Run fewer replicas of the archive."
+            )
 
     def _commit(self, table: DeltaTable, rows: pa.Table, transactions: list[Transaction]) -> bool:
         """Write rows and log entry; False where others were first, and what is unwritten must be looked up again."""
@@ -221,9 +223,7 @@ def _gap(spans: Sequence[Span], held: Mapping[str, int]) -> str | None:
     return None
 
 
-def _unwritten(
-    rows: pa.Table, spans: Sequence[Span], held: Mapping[str, int]
-) -> tuple[pa.Table, list[Transaction]]:
+def _unwritten(rows: pa.Table, spans: Sequence[Span], held: Mapping[str, int]) -> tuple[pa.Table, list[Transaction]]:
     """Return what a table that holds `held` lacks, and what its log is to remember then."""
     transactions = []
     for span in spans:
@@ -241,4 +241,6 @@ def _unwritten(
 def _is_conflict(error: DeltaError) -> bool:
     """Tell whether a commit failed because of another writer's, not of storage."""
     text = str(error).lower()
-    return any(sign in text for sign in ("concurrent", "metadata changed", "protocol changed", "version already exists"))
+    return any(
+        sign in text for sign in ("concurrent", "metadata changed", "protocol changed", "version already exists")
+    )

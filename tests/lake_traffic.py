@@ -48,9 +48,7 @@ def decision_message(number: int) -> bytes:
     return msgspec.json.encode(decision(number))
 
 
-def vector_message(
-    number: int, fingerprint: str = FEATURES_VERSION, names: Iterable[str] = CATALOG.names
-) -> bytes:
+def vector_message(number: int, fingerprint: str = FEATURES_VERSION, names: Iterable[str] = CATALOG.names) -> bytes:
     """A vector as `pix-features` carries it: the number, then zeros, the last one missing."""
     rows = np.zeros(1, VECTOR_ROW_DTYPE)
     rows["id"], rows["event_time"] = identifier(number).encode(), START_MS + number % 100 * _HOUR_MS

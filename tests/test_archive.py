@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import os
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,9 +49,7 @@ class Cluster:
 
     settings: Settings
     ports: dict[str, int] = field(default_factory=dict)
-    sent: dict[str, dict[Place, int]] = field(
-        default_factory=lambda: {"decisions": {}, "features": {}, "labels": {}}
-    )
+    sent: dict[str, dict[Place, int]] = field(default_factory=lambda: {"decisions": {}, "features": {}, "labels": {}})
 
     @property
     def lake(self) -> Path:
@@ -97,6 +96,12 @@ class Cluster:
                 if told is not None and is_so(told):
                     return told
                 await asyncio.sleep(0.1)
+
+    async def reject(self, message: bytes) -> None:
+        """Send a message that cannot be read to each topic."""
+        async with AIOKafkaProducer(**client_options(self.settings)) as producer:
+            for topic in (DECISIONS.name, FEATURES.name, LABELLED.name):
+                await producer.send_and_wait(topic, message, b"key", 0)
 
     async def send(self, numbers: Sequence[int]) -> None:
         """Send decision, vector and label of numbered payments."""
@@ -151,7 +156,7 @@ async def test_killed_again_and_again(tmp_path: Path, make_broker: Callable[...,
     chance = random.Random(5)
     async with _started(tmp_path, make_broker()) as cluster:
         number = 0
-        for _ in range(4):
+        for _ in range(3):
             limits = {"PIXGUARD_ARCHIVE_ROWS": str(chance.choice((100, 130, 500)))}
             with cluster.archive(**limits) as process:
                 await cluster.until(lambda told: told["ready"])
@@ -165,4 +170,87 @@ async def test_killed_again_and_again(tmp_path: Path, make_broker: Callable[...,
             await cluster.until_written()
             told = await cluster.until(lambda told: all(table["lag_rows"] == 0 for table in told["tables"]))
             assert [table["waiting_rows"] for table in told["tables"]] == [0, 0, 0]
+        cluster.check()
+
+
+async def test_two_share_and_one_dies(tmp_path: Path, make_broker: Callable[..., LocalBroker]) -> None:
+    """Both write to the same tables; the other one takes over. What cannot be read becomes a dead letter."""
+    async with _started(tmp_path, make_broker()) as cluster:
+        with cluster.archive("one") as one, cluster.archive("two"):
+            for name in ("one", "two"):
+                await cluster.until(lambda told: any(table["written"] for table in told["tables"]), name)
+            await cluster.send(range(600))
+            await cluster.reject(b"nonsense")
+            sending = asyncio.create_task(cluster.send(range(600, 2400)))
+            await asyncio.sleep(0.4)
+            one.send_signal(signal.SIGKILL)
+            await sending
+            await cluster.until_written()
+            told = await cluster.until(lambda told: sum(len(table["written"]) for table in told["tables"]) == 9, "two")
+            assert all(table["error"] is None for table in told["tables"])
+        cluster.check()
+        places = [TopicPartition(REJECTED.name, partition) for partition in range(_PARTITIONS)]
+        found = await read_records(client_options(cluster.settings), places)
+        letters = [decode_dead_letter(record.value) for records, _ in found.values() for record in records]
+        assert {letter.source.topic for letter in letters} == {DECISIONS.name, FEATURES.name, LABELLED.name}
+        assert {(letter.raw_base64, letter.kafka_key_base64) for letter in letters} == {(b"nonsense", b"key")}
+
+
+async def test_storage_that_fails_for_a_while(tmp_path: Path, make_broker: Callable[..., LocalBroker]) -> None:
+    """It says so, keeps no more than it may, hands over meanwhile without a crash, and loses nothing."""
+    async with _started(tmp_path, make_broker()) as cluster:
+        with cluster.archive("one", PIXGUARD_ARCHIVE_ROWS="100") as one:
+            await cluster.until(lambda told: told["ready"])
+            await cluster.send(range(100))
+            await cluster.until_written()
+            away = cluster.lake.with_name("away")
+            cluster.lake.rename(away)
+            cluster.lake.write_text("no folder")
+            await cluster.send(range(100, 4100))
+            told = await cluster.until(lambda told: all(table["error"] for table in told["tables"]))
+            assert str(cluster.lake / "decisions") in told["tables"][0]["error"]
+            await asyncio.sleep(1.0)
+            told = await cluster.ask()
+            assert all(table["waiting_rows"] < 2500 for table in told["tables"]), "back-pressure bounds what waits"
+            await cluster.until(lambda told: all(table["lag_rows"] == 4000 for table in told["tables"]))
+            metrics = await cluster.ask(path="/metrics")
+            assert 'pixguard_lake_oldest_unwritten_seconds{table="decisions"} 0.0' not in metrics
+            assert 'pixguard_lake_retries_total{table="features"}' in metrics
+            with cluster.archive("two", PIXGUARD_ARCHIVE_ROWS="100"):
+                await cluster.until(lambda told: told["ready"], "two")
+                assert one.poll() is None
+                cluster.lake.unlink()
+                away.rename(cluster.lake)
+                await cluster.until_written()
+                assert one.poll() is None
+                await cluster.until(lambda told: all(table["error"] is None for table in told["tables"]))
+        cluster.check()
+
+
+async def test_a_full_disk(tmp_path: Path, make_broker: Callable[..., LocalBroker]) -> None:
+    """It is called by its name, in the log and by the probe; with room again, all is written."""
+    async with _started(tmp_path, make_broker()) as cluster:
+        with cluster.archive() as process:
+            await cluster.until(lambda told: told["ready"])
+            await cluster.send(range(10))
+            await cluster.until_written()
+            _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, most))
+            await cluster.send(range(10, 900))
+            told = await cluster.until(lambda told: all(table["error"] for table in told["tables"]))
+            assert all("The disk is full" in table["error"] for table in told["tables"])
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+            await cluster.until_written()
+        cluster.check()
+
+
+async def test_a_lake_that_was_lost_is_written_again(tmp_path: Path, make_broker: Callable[..., LocalBroker]) -> None:
+    """From what the topics hold though the group has read all of it."""
+    async with _started(tmp_path, make_broker()) as cluster:
+        with cluster.archive():
+            await cluster.send(range(500))
+            await cluster.until_written()
+        shutil.rmtree(cluster.lake / "features")
+        with cluster.archive():
+            await cluster.until_written()
         cluster.check()
