@@ -138,13 +138,15 @@ def run_demo(settings: Settings, *, workers: int, rate: float, own_broker: bool,
         ]
         learner = ["learner", "--name", "learner-1", "--web-port", str(settings.web_port + workers)]
         parts.append(stack.enter_context(_part("learner", settings, learner, max_restarts=_MAX_RESTARTS)))
+        archive = ["archive", "--name", "archive-1", "--web-port", str(settings.web_port + workers + 1)]
+        parts.append(stack.enter_context(_part("archive", settings, archive, max_restarts=_MAX_RESTARTS)))
         traffic = ["simulate", "--rate", str(rate), "--quiet", *_SWIFT_TRAFFIC]
         parts.append(stack.enter_context(_part("traffic", settings, traffic)))
         console.print(
-            f"{workers} worker(s), a learner and {rate:g} payments/s of simulated traffic started (fewer at night); "
-            f"web view: http://{settings.web_host}:{settings.web_port}\n"
+            f"{workers} worker(s), a learner, an archive and {rate:g} payments/s of simulated traffic started (fewer at "
+            f"night); web view: http://{settings.web_host}:{settings.web_port}\n"
             "What takes MED weeks takes a minute here: an online model learns from the second minute on, a batch model "
-            "is trained on the first five.\n"
+            "is trained on the first five. All of it goes to Delta tables: `pixguard lake status`.\n"
             "The first start compiles the kernels (a minute or two). Ctrl-C stops everything."
         )
         try:
