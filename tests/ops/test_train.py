@@ -22,7 +22,7 @@ from ops.train import (
     train_and_report,
 )
 
-SIMULATION = Simulation(seed=5, payments=4_000, days=6.0, fraud_share=0.1, delay_scale=0.004)
+SIMULATION = Simulation(seed=5, payments=1_600, days=6.0, fraud_share=0.12, delay_scale=0.004)
 
 
 @pytest.fixture(scope="module")
