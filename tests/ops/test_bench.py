@@ -15,7 +15,7 @@ from ops.bench.load import Load, payment_numbers
 from ops.bench.report import PAGE, page_with
 
 _PLAN = BenchPlan(
-    keys=2_000, events=40_000, rates=(200,), latency_s=2.0, stock_s=2.0, partitions=2, model_payments=9_000
+    keys=2_000, events=40_000, rates=(200,), latency_s=1.0, stock_s=1.0, partitions=2, model_payments=9_000
 )
 _FIGURES = {
     "bytes_per_key",
