@@ -20,7 +20,7 @@ from deltalake import DeltaTable, write_deltalake
 from app.topics import DECISIONS, FEATURES, LABELLED, Topic
 from tables.lake_errors import LakeError, StorageErrors
 from tables.lake_schema import TIMESTAMP
-from tables.lake_table import WRITER, app_id, table_uri
+from tables.lake_table import HOOKS, WRITER, app_id, table_uri
 
 __all__ = [
     "LAKE_TOPICS",
@@ -207,7 +207,7 @@ def compact(lake: str, table: str) -> dict[str, int]:
     """
     found = _open(lake, table)
     with StorageErrors(table_uri(lake, table), "compacted"):
-        told = found.optimize.compact(writer_properties=WRITER)
+        told = found.optimize.compact(writer_properties=WRITER, post_commithook_properties=HOOKS)
         found.create_checkpoint()
     return {"files_added": told["numFilesAdded"], "files_removed": told["numFilesRemoved"]}
 
@@ -242,7 +242,12 @@ def vacuum(lake: str, table: str, *, hours: int, run: bool) -> Vacuumed:
     with StorageErrors(table_uri(lake, table), "vacuumed"):
         # Full: commits that were killed leave files that no log names.
         files = found.vacuum(
-            hours, dry_run=not run, enforce_retention_duration=False, full=True, keep_versions=versions or None
+            hours,
+            dry_run=not run,
+            enforce_retention_duration=False,
+            post_commithook_properties=HOOKS,
+            full=True,
+            keep_versions=versions or None,
         )
         if run and not is_log_kept:
             found.create_checkpoint()

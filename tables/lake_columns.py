@@ -8,6 +8,7 @@ A table keeps the columns of all catalogs it has seen; a row has those of its ow
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,8 +82,8 @@ def lake_kinds(catalogs: Mapping[str, Sequence[str]]) -> tuple[LakeKind, ...]:
         Names of the features, in order, by the fingerprint that messages carry: the catalog in force, and older ones
         where their names are known.
     """
-    decisions = _struct_kind("decisions", DECISIONS.name, Decision, _decode_decision)
-    labels = _struct_kind("labels", LABELLED.name, Labelled, _decode_label, omit=("vector",))
+    decisions = _struct_kind("decisions", DECISIONS.name, Decision, decode_decision)
+    labels = _struct_kind("labels", LABELLED.name, Labelled, decode_labelled, omit=("vector",))
     return decisions, _features_kind(catalogs), labels
 
 
@@ -100,13 +101,7 @@ def _struct_kind(
     schema = pa.schema([*PLACE_FIELDS, *(column.field for column in columns)])
 
     def convert(partition: int, records: Records) -> Converted:
-        rows, kept, rejected = [], [], []
-        for position, value in enumerate(records.values):
-            try:
-                rows.append(decode(value or b""))
-                kept.append(position)
-            except (msgspec.MsgspecError, LabelledError) as error:
-                rejected.append((position, _unreadable(struct.__name__, value, error)))
+        rows, kept, rejected = _decoded(struct, decode, records.values)
         try:
             made = _struct_rows(schema, columns, partition, records, kept, rows)
         except (OverflowError, pa.ArrowInvalid):
@@ -123,6 +118,22 @@ def _struct_kind(
         return Converted(made, sorted(rejected, key=lambda fault: fault[0]))
 
     return LakeKind(name, topic, schema, convert)
+
+
+def _decoded(
+    struct: type[msgspec.Struct], decode: Callable[[bytes], Any], values: Sequence[bytes | None]
+) -> tuple[list[Any], Sequence[int], list[Fault]]:
+    """Return what can be read, where it stood, and what is wrong with the rest."""
+    with suppress(msgspec.MsgspecError, LabelledError, TypeError):
+        return [decode(value) for value in values], range(len(values)), []  # type: ignore[arg-type] # None: TypeError
+    rows, kept, rejected = [], [], []
+    for position, value in enumerate(values):
+        try:
+            rows.append(decode(value or b""))
+            kept.append(position)
+        except (msgspec.MsgspecError, LabelledError) as error:
+            rejected.append((position, _unreadable(struct.__name__, value, error)))
+    return rows, kept, rejected
 
 
 def _struct_rows(
@@ -158,14 +169,6 @@ def _unreadable(what: str, value: bytes | None, error: Exception) -> Rejection:
     if isinstance(error, LabelledError):
         reason = Reason.WRONG_FORM
     return Rejection(path if path.startswith("$") else "$", f"a message ({what})", f"{len(value)} bytes", reason)
-
-
-def _decode_decision(value: bytes) -> Decision:
-    return decode_decision(value)
-
-
-def _decode_label(value: bytes) -> Labelled:
-    return decode_labelled(value)
 
 
 # -- vectors
@@ -206,7 +209,8 @@ def _features_kind(catalogs: Mapping[str, Sequence[str]]) -> LakeKind:
     )
 
     def convert(partition: int, records: Records) -> Converted:
-        parts, rejected = [schema.empty_table()], []
+        parts = [schema.empty_table()]
+        rejected: list[Fault] = []
         for positions, vectors in _by_catalog(records.values, rejected):
             sound = _sound_times(vectors, positions, rejected)
             rows, matrix = vectors.rows[sound], vectors.matrix[sound]

@@ -54,7 +54,7 @@ def _is_storage(error: BaseException) -> bool:
     kind = type(error)
     # delta-rs has a module and a hierarchy of its own; a panic of Rust's is no `Exception` even, and delta-rs panics
     # where a file cannot be closed.
-    is_delta = any("DeltaError" == each.__name__ for each in kind.__mro__)
+    is_delta = any(each.__name__ == "DeltaError" for each in kind.__mro__)
     return is_delta or kind.__name__ == "PanicException" or isinstance(error, OSError | ValueError)
 
 

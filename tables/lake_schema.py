@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 from msgspec import inspect
+from numpy.typing import NDArray
 
 __all__ = [
     "PARTITION_COLUMN",
@@ -171,7 +172,6 @@ def arrow_values(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def timestamps(times_ms: Sequence[int]) -> pa.Array:
+def timestamps(times_ms: NDArray[np.int64]) -> pa.Array:
     """Return Kafka's timestamps, epoch milliseconds, as Arrow's; -1, where a record has none, becomes null."""
-    times = np.asarray(times_ms, np.int64)
-    return pa.array(times, pa.timestamp("ms", tz="UTC"), mask=times < 0).cast(TIMESTAMP)
+    return pa.array(times_ms, pa.timestamp("ms", tz="UTC"), mask=times_ms < 0).cast(TIMESTAMP)

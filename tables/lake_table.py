@@ -1,10 +1,10 @@
 """One Delta table that is appended to exactly once, whatever dies, repeats or writes beside it.
 
-Each commit names, for each Kafka partition in it, the last offset that it holds (Delta's `txn` action, whose `app_id` is
-TOPIC-PARTITION). delta-rs accepts the same pair twice, so three things together make it exact: what the table holds by
-its log is looked up and left out; the table handle stays open, so that a commit is checked against all that others have
-committed since that look, and fails where they wrote for the same partition; and then all of it begins anew. Rows may
-not start behind a gap either, for what lies in it would never be written.
+Each commit names, for each Kafka partition in it, the last offset that it holds (Delta's `txn` action, whose `app_id`
+is TOPIC-PARTITION). delta-rs accepts the same pair twice, so three things together make it exact: what the table holds
+by its log is looked up and left out; the table handle stays open, so that a commit is checked against all that others
+have committed since that look, and fails where they wrote for the same partition; and then all of it begins anew. Rows
+may not start behind a gap either, for what lies in it would never be written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from deltalake.exceptions import DeltaError
 from tables.lake_errors import LakeError, LakeGapError, StorageErrors, told
 from tables.lake_schema import PARTITION_COLUMN
 
-__all__ = ["WRITER", "LakeTable", "Span", "app_id", "table_uri"]
+__all__ = ["HOOKS", "WRITER", "LakeTable", "Span", "app_id", "table_uri"]
 
 WRITER = WriterProperties(
     # Numbers of a feature rarely repeat enough: dictionaries take three times the processor time, for no fewer bytes.
@@ -39,8 +39,12 @@ WRITER = WriterProperties(
 )
 """How Parquet files are written."""
 
-# Old log files are what makes old versions readable: `pixguard lake vacuum` removes them, and knows what is pinned.
-_HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+# Old log files are what makes old versions readable: `pixguard lake vacuum` removes them, and knows what is pinned; no
+# commit does, whoever makes it.
+_CONFIGURATION = {"delta.enableExpiredLogCleanup": "false"}
+HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+"""What follows a commit."""
+
 _COMMIT_RETRIES = 30
 _ROUNDS = 20
 
@@ -171,7 +175,7 @@ class LakeTable:
                 schema_mode=None if columns == set(rows.column_names) else "merge",
                 writer_properties=WRITER,
                 commit_properties=CommitProperties(app_transactions=transactions, max_commit_retries=_COMMIT_RETRIES),
-                post_commithook_properties=_HOOKS,
+                post_commithook_properties=HOOKS,
             )
             done = True
         except DeltaError as error:
@@ -196,7 +200,9 @@ class LakeTable:
                     "mounted?); or start the archive again, to write what the topics still hold into a new one."
                 )
             try:
-                DeltaTable.create(self.uri, self._schema, mode="error", partition_by=[PARTITION_COLUMN])
+                DeltaTable.create(
+                    self.uri, self._schema, mode="error", partition_by=[PARTITION_COLUMN], configuration=_CONFIGURATION
+                )
             except DeltaError as error:
                 # Another replica was quicker.
                 if not DeltaTable.is_deltatable(self.uri):

@@ -130,7 +130,7 @@ class Cluster:
     async def until_written(self) -> None:
         """Wait until each table has as many rows as were sent."""
         async with asyncio.timeout(_DEADLINE_S):
-            while any(len(self.rows(table)) < len(sent) for table, sent in self.sent.items()):
+            while any(len(self.rows(table)) < len(sent) for table, sent in self.sent.items()):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
 
     def check(self) -> None:

@@ -217,7 +217,7 @@ class BatchConsumer(Consumer):
         return True
 
     def give_back(self, events: Iterable[Any]) -> None:
-        """Let go of batches, before their partitions go, without acknowledging them: the next owner is given them again.
+        """Let go of batches unacknowledged, before their partitions go: the next owner is given them again.
 
         Nothing more of their partitions is committed under this assignment. Only within `BatchApp.before_revoke`.
         """

@@ -31,7 +31,7 @@ HOLD_MINUTES_BY_NIGHT = 60
 """The same, 20:00-06:00."""
 
 
-class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Why a payment looks as it does: a rule that fired, or a feature that made a model think of fraud.
 
     Parameters
@@ -50,7 +50,7 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     feature: str | None = None
 
 
-class Versions(msgspec.Struct, frozen=True):
+class Versions(msgspec.Struct, frozen=True, gc=False):
     """What was in force: enough to take the decision again. A model's version is None where there was none."""
 
     rules: str
@@ -60,14 +60,14 @@ class Versions(msgspec.Struct, frozen=True):
     batch_model: int | None = None
 
 
-class Source(msgspec.Struct, frozen=True):
+class Source(msgspec.Struct, frozen=True, gc=False):
     """Where the transaction lies in `pix-transactions`."""
 
     partition: int
     offset: int
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One decision.
 
     Parameters

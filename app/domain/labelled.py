@@ -35,7 +35,7 @@ class LabelledError(ValueError):
     """Bytes that are no message of `pix-labelled`."""
 
 
-class Labelled(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Labelled(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """One message: a label as it was known at `known_at`, and what the payment was decided on.
 
     Parameters

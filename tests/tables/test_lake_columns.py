@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 
 import msgspec
@@ -17,7 +17,7 @@ from app.domain.rejection import Reason
 from app.domain.vectors import VECTOR_ROW_DTYPE
 from models.stages.receivers import FEATURES_VERSION
 from tables.catalog import CATALOG
-from tables.lake_columns import lake_kinds
+from tables.lake_columns import LakeKind, lake_kinds
 from tables.lake_schema import PLACE_FIELDS, TIMESTAMP, struct_columns
 from tests.lake_traffic import START_MS, decision, decision_message, identifier, label, label_message, vector_message
 
@@ -147,7 +147,9 @@ def test_an_older_catalog_whose_names_are_known_has_its_own_columns() -> None:
         (FEATURES, vector_message, b"JUNK" + vector_message(1)[4:], Reason.WRONG_FORM, "$"),
     ],
 )
-def test_one_unreadable_message_takes_no_other_with_it(kind, sound, value, reason, path) -> None:  # type: ignore[no-untyped-def]
+def test_one_unreadable_message_takes_no_other_with_it(
+    kind: LakeKind, sound: Callable[[int], bytes], value: bytes | None, reason: Reason, path: str
+) -> None:
     """It is told by its position; all others are rows."""
     converted = kind.convert(0, stretch([sound(0), value, sound(2)]))
     assert converted.rows["topic_offset"].to_pylist() == [0, 2]
@@ -162,7 +164,7 @@ def test_what_a_rejection_says_holds_nothing_of_the_message() -> None:
 
 
 @pytest.mark.parametrize("kind", [DECISIONS, FEATURES, LABELS])
-def test_no_records_are_no_rows(kind) -> None:  # type: ignore[no-untyped-def]
+def test_no_records_are_no_rows(kind: LakeKind) -> None:
     """Compaction may leave a stretch without records; the columns are there all the same."""
     made = kind.convert(0, stretch([])).rows
     assert (made.num_rows, made.schema) == (0, kind.schema)

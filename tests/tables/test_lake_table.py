@@ -141,7 +141,7 @@ def test_a_gap_is_refused(uri: str) -> None:
     """What lies in it would never be written; unless the topic itself does not hold it any more."""
     table = LakeTable(uri, KIND.schema)
     table.append(rows(0, 4), [span(0, 4)])
-    with pytest.raises(LakeGapError, match="expected rows from offset 5, which the table does not hold yet, got .* 7"):
+    with pytest.raises(LakeGapError, match=r"expected rows from offset 5, which the table does not hold yet, got .* 7"):
         table.append(rows(7, 9), [span(7, 9)])
     assert table.append(rows(7, 9), [Span(_TOPIC, 0, 7, 9, first_held=7)]) == 3
 
@@ -159,7 +159,7 @@ def test_a_table_that_vanishes_is_not_made_anew(uri: str) -> None:
     table.append(rows(0, 4), [span(0, 4)])
     Path(uri).rename(uri + "-away")
     for _ in range(2):
-        with pytest.raises(LakeError, match="expected the table that was here before|cannot be appended to"):
+        with pytest.raises(LakeError, match=r"expected the table that was here before|cannot be appended to"):
             table.append(rows(5, 9), [span(5, 9)])
     for leftover in sorted(Path(uri).rglob("*"), reverse=True):
         leftover.rmdir() if leftover.is_dir() else leftover.unlink()
