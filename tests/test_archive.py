@@ -21,6 +21,7 @@ import polars as pl
 from aiokafka import AIOKafkaProducer, TopicPartition
 from deltalake import DeltaTable
 
+from app.archive import kinds
 from app.domain.rejection import decode_dead_letter
 from app.kafka_options import client_options
 from app.settings import Settings
@@ -28,6 +29,7 @@ from app.topics import DECISIONS, FEATURES, LABELLED, REJECTED, topics
 from ops.broker import LocalBroker, free_port
 from ops.supervised import stop
 from ops.topic_admin import ensure_topics
+from tables.lake_table import LakeTable, Span
 from tests.lake_traffic import decision_message, identifier, label_message, vector_message
 from tests.workers import read_records
 
@@ -245,7 +247,7 @@ async def test_a_full_disk(tmp_path: Path, make_broker: Callable[..., LocalBroke
 
 
 async def test_a_lake_that_was_lost_is_written_again(tmp_path: Path, make_broker: Callable[..., LocalBroker]) -> None:
-    """From what the topics hold though the group has read all of it."""
+    """From what the topics hold though the group has read all of it; one that holds more than the topics is refused."""
     async with _started(tmp_path, make_broker()) as cluster:
         with cluster.archive():
             await cluster.send(range(500))
@@ -254,3 +256,9 @@ async def test_a_lake_that_was_lost_is_written_again(tmp_path: Path, make_broker
         with cluster.archive():
             await cluster.until_written()
         cluster.check()
+        # The lake of another life of the topics: it holds more of a partition than there is.
+        ahead = LakeTable(str(cluster.lake / "labels"), kinds()[2].schema)
+        ahead.append(kinds()[2].schema.empty_table(), [Span(LABELLED.name, 0, 500, 10_000)])
+        with cluster.archive() as process:
+            assert await asyncio.to_thread(process.wait, _DEADLINE_S) != 0
+        assert "The topic was made anew" in (cluster.settings.data_dir / "one.log").read_text()

@@ -100,7 +100,7 @@ def test_vacuum_is_dry_unless_told(lake: str) -> None:
     assert rows_at(lake, "decisions", 2)[1].num_rows == 20
     assert sorted(vacuum(lake, "decisions", hours=168, run=True).files) == sorted(listed.files)
     assert rows_at(lake, "decisions", limit=1000)[1].num_rows == 100
-    with pytest.raises(LakeError, match="a vacuum may have removed"):
+    with pytest.raises(LakeError, match=r"a vacuum may have removed"):
         rows_at(lake, "decisions", 2)
 
 
@@ -129,12 +129,12 @@ def test_a_pinned_version_outlasts_vacuum(lake: str) -> None:
     age(lake, 2)
     assert vacuum(lake, "decisions", hours=24, run=True).kept_versions == [2]
     assert sorted(rows_at(lake, "decisions", 2, limit=1000)[1]["topic_offset"].to_pylist()) == list(range(40))
-    with pytest.raises(LakeError, match="a vacuum may have removed|cannot be read any more"):
+    with pytest.raises(LakeError, match=r"a vacuum may have removed|cannot be read any more"):
         rows_at(lake, "decisions", 4)
     assert unpin(lake, "training/2026-11") == [made]
     assert pinned(lake) == []
     vacuum(lake, "decisions", hours=24, run=True)
-    with pytest.raises(LakeError, match="a vacuum may have removed|cannot be read any more"):
+    with pytest.raises(LakeError, match=r"a vacuum may have removed|cannot be read any more"):
         rows_at(lake, "decisions", 2)
 
 

@@ -1,8 +1,8 @@
 """A process that appends prepared rows to a table of the lake until it has all, or kills itself before that.
 
-`python -m tests.tables.lake_writer TABLE ROWS_FILE SEED KILLS_ITSELF`: the rows are of two partitions, each batch as long
-as chance has it; if it kills itself, then within one of its first four commits. It imports no more than a writer needs,
-so that many can be started.
+`python -m tests.tables.lake_writer TABLE ROWS_FILE SEED KILLS_ITSELF`: the rows are of two partitions, each batch as
+long as chance has it; if it kills itself, then within one of its first four commits. It imports no more than a writer
+needs, so that many can be started.
 """
 
 from __future__ import annotations
