@@ -143,10 +143,10 @@ def run_demo(settings: Settings, *, workers: int, rate: float, own_broker: bool,
         traffic = ["simulate", "--rate", str(rate), "--quiet", *_SWIFT_TRAFFIC]
         parts.append(stack.enter_context(_part("traffic", settings, traffic)))
         console.print(
-            f"{workers} worker(s), a learner, an archive and {rate:g} payments/s of simulated traffic started (fewer at "
-            f"night); web view: http://{settings.web_host}:{settings.web_port}\n"
+            f"{workers} worker(s), a learner, an archive and {rate:g} payments/s of simulated traffic started (fewer "
+            f"at night); web view: http://{settings.web_host}:{settings.web_port}\n"
             "What takes MED weeks takes a minute here: an online model learns from the second minute on, a batch model "
-            "is trained on the first five. All of it goes to Delta tables: `pixguard lake status`.\n"
+            "is trained on the first five. All of it goes to Delta tables: see `pixguard lake status`.\n"
             "The first start compiles the kernels (a minute or two). Ctrl-C stops everything."
         )
         try:
