@@ -25,7 +25,7 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from agents.learner_log import CHECKPOINT_KEY, SNAPSHOT_KEY, read_checkpoint, read_places
@@ -44,6 +44,7 @@ from ops.supervised import stop
 from ops.topic_admin import ensure_topics
 from tables.catalog import CATALOG
 from tests.test_zombie import read_log
+from tests.workers import Tail
 
 pytestmark = pytest.mark.broker
 
@@ -137,32 +138,6 @@ def story(payments: int = _PAYMENTS) -> Story:
 
 def _end_id(number: int, at_ms: int) -> str:
     return f"E12345678{datetime.fromtimestamp(at_ms / 1000, UTC):%Y%m%d%H%M}{number:011d}"
-
-
-class Tail:
-    """What a topic holds, read on from where it was read before."""
-
-    def __init__(self, settings: Settings, topic: str, partitions: int) -> None:
-        self._held: dict[TopicPartition, list[Any]] = {TopicPartition(topic, each): [] for each in range(partitions)}
-        self._consumer = AIOKafkaConsumer(**client_options(settings), group_id=None, enable_auto_commit=False)
-
-    async def open(self) -> None:
-        """Begin at the beginning."""
-        await self._consumer.start()
-        self._consumer.assign(list(self._held))
-        await self._consumer.seek_to_beginning(*self._held)
-
-    async def records(self) -> list[Any]:
-        """Return all that is there now, partition by partition."""
-        ends = await self._consumer.end_offsets(list(self._held))
-        while any([await self._consumer.position(place) < end for place, end in ends.items()]):
-            for place, fetched in (await self._consumer.getmany(timeout_ms=100)).items():
-                self._held[place] += fetched
-        return [record for records in self._held.values() for record in records]
-
-    async def close(self) -> None:
-        """Let go of the broker."""
-        await self._consumer.stop()
 
 
 @dataclass

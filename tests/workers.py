@@ -22,7 +22,7 @@ from app.topics import DECISIONS, REJECTED, TRANSACTIONS
 from ops.supervised import stop
 from ops.traffic.generator import Simulated
 
-__all__ = ["answers", "read_records", "running_worker", "send", "until_ready"]
+__all__ = ["Tail", "answers", "read_records", "running_worker", "send", "until_ready"]
 
 _DEADLINE_S = 150.0
 
@@ -90,6 +90,32 @@ async def read_records(
             for place, fetched in (await consumer.getmany(timeout_ms=100)).items():
                 records[place] += fetched
     return {place: (held, ends[place]) for place, held in records.items()}
+
+
+class Tail:
+    """What a topic holds, read on from where it was read before."""
+
+    def __init__(self, settings: Settings, topic: str, partitions: int) -> None:
+        self._held: dict[TopicPartition, list[Any]] = {TopicPartition(topic, each): [] for each in range(partitions)}
+        self._consumer = AIOKafkaConsumer(**client_options(settings), group_id=None, enable_auto_commit=False)
+
+    async def open(self) -> None:
+        """Begin at the beginning."""
+        await self._consumer.start()
+        self._consumer.assign(list(self._held))
+        await self._consumer.seek_to_beginning(*self._held)
+
+    async def records(self) -> list[Any]:
+        """Return all that is there now, partition by partition."""
+        ends = await self._consumer.end_offsets(list(self._held))
+        while any([await self._consumer.position(place) < end for place, end in ends.items()]):
+            for place, fetched in (await self._consumer.getmany(timeout_ms=100)).items():
+                self._held[place] += fetched
+        return [record for records in self._held.values() for record in records]
+
+    async def close(self) -> None:
+        """Let go of the broker."""
+        await self._consumer.stop()
 
 
 async def answers(settings: Settings, ids: set[str], rejected: int) -> dict[bytes, list[bytes]]:
