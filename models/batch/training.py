@@ -5,8 +5,8 @@ what judges them. In each gap labels mature, so no part knows what only a later 
 
 What has been judged is then fitted again, one part further on: as many trees learn from all that precedes the judging
 part, and that part calibrates them. So a model in force knows weeks that a judged one must not; what is told of its
-quality is that of the judged one, which knew less. That the judging part calibrates it helps no model through the gates:
-they compare rankings, which a calibration leaves as they are.
+quality is that of the judged one, which knew less. That the judging part calibrates it helps no model through the
+gates: they compare rankings, which a calibration leaves as they are.
 """
 
 from __future__ import annotations
