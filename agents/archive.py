@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faust.types import TP
 from mode import Service
 
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 _TICK_S = 0.05
 _FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 15.0
+_LONGEST_PAUSE_S = 8.0
 _HANDOVER_S = 8.0
 """How long a handover tries to write what was read: less than a service manager waits before it kills."""
 
@@ -47,6 +47,9 @@ _ASSIGN_S = 5.0
 
 _STEP_RECORDS = 2_000
 """Converted at a time: the interpreter's lock is held no longer than this takes, some 20 ms."""
+
+
+Result = TypeVar("Result")
 
 
 class RemadeTopicError(RuntimeError):
@@ -146,8 +149,14 @@ class Archive(Service):
                 )
             if app_id(*tp) in held and position < start:
                 archive_metrics.LOST.labels(writing.kind.name).inc(start - position)
-                log.error("rows lost: their topic dropped them first", topic=tp.topic, partition=tp.partition,
-                          first=position, last=start - 1, mend="raise retention.ms, or keep the archive running")  # fmt: skip
+                log.error(
+                    "rows lost: their topic dropped them first",
+                    topic=tp.topic,
+                    partition=tp.partition,
+                    first=position,
+                    last=start - 1,
+                    mend="raise retention.ms of the topic, or keep an archive running",
+                )
             writing.written[tp] = max(start, position)
             await consumer.seek(tp, writing.written[tp])
 
@@ -208,24 +217,33 @@ class Archive(Service):
             events = self._next(writing)
             if not events:
                 return
-            assignment, pause_s, started_s = self._assignment, _FIRST_PAUSE_S, self._clock.monotonic_s()
-            batches = [event.value for event in events]
-            while True:
-                try:
-                    rows = await self._write_once(writing, batches)
-                except LakeError as error:
-                    self._failed(writing, error, pause_s)
-                    await self.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-                    if assignment != self._assignment or self._is_over():
-                        return
-                else:
-                    break
-            if assignment == self._assignment:
-                self._finish(writing, events, rows, started_s)
+            assignment, started_s = self._assignment, self._clock.monotonic_s()
+            batches: list[Batch] = [event.value for event in events]
+            names = sorted({app_id(*batch.tp) for batch in batches})
+            held = await self._persist(writing, lambda: writing.table.positions(names))
+            if held is None:
+                return
+            # Once, however often the commit is tried: dead letters are not to be sent again and again.
+            rows = await self._convert(
+                writing.kind, [_after(batch, held.get(app_id(*batch.tp), -1)) for batch in batches]
+            )
+            spans = _spans(batches, writing.first_held)
+            written = await self._persist(writing, lambda: writing.table.append(rows, spans))
+            if written is not None and assignment == self._assignment:
+                self._finish(writing, events, written, started_s)
 
-    def _is_over(self) -> bool:
-        return self.should_stop
+    async def _persist(self, writing: _Writing, deed: Callable[[], Result]) -> Result | None:
+        """Do it in a thread until storage lets it, with growing pauses; None where the partitions have gone."""
+        assignment, pause_s = self._assignment, _FIRST_PAUSE_S
+        while True:
+            try:
+                return await asyncio.to_thread(deed)
+            except LakeError as error:
+                self._failed(writing, error, pause_s)
+            await self.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            if assignment != self._assignment or self.should_stop:
+                return None
 
     def _next(self, writing: _Writing) -> list[Any]:
         events, rows = [], 0
@@ -236,19 +254,13 @@ class Archive(Service):
                 break
         return events
 
-    async def _write_once(self, writing: _Writing, batches: Sequence[Batch]) -> int:
-        names = sorted({app_id(*batch.tp) for batch in batches})
-        held = await asyncio.to_thread(writing.table.positions, names)
-        fresh = [_after(batch, held.get(app_id(*batch.tp), -1)) for batch in batches]
-        converted = [await asyncio.to_thread(_converted, writing.kind, batch) for batch in fresh]
+    async def _convert(self, kind: LakeKind, batches: Sequence[Batch]) -> pa.Table:
+        """Return the rows of batches; what cannot be read is acknowledged as dead letters by then."""
+        converted = [await asyncio.to_thread(_converted, kind, batch) for batch in batches]
         letters = [letter for _, faults in converted for letter in faults]
         if letters:
-            await self._reject(writing.kind, letters)
-        rows = pa.concat_tables(
-            [table for tables, _ in converted for table in tables] or [writing.kind.schema.empty_table()]
-        )
-        spans = _spans(batches, writing.first_held)
-        return await asyncio.to_thread(writing.table.append, rows, spans)
+            await self._reject(kind, letters)
+        return pa.concat_tables([kind.schema.empty_table(), *(table for tables, _ in converted for table in tables)])
 
     async def _reject(
         self, kind: LakeKind, letters: Sequence[tuple[Rejection, Source, bytes | None, bytes | None]]
@@ -317,7 +329,7 @@ class Archive(Service):
         tps = [tp for writing in self._writings for tp in writing.written]
         try:
             ends = await self._app.batch_consumer.highwaters(*tps) if tps else {}
-        except KafkaError as error:
+        except (KafkaError, ConsumerStoppedError) as error:
             log.warning("ends of topics not known", error=str(error))
             return
         for writing in self._writings:

@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from deltalake import DeltaTable
 
 from app.archive import kinds
-from app.domain.rejection import decode_dead_letter
+from app.domain.rejection import DeadLetter, decode_dead_letter
 from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import DECISIONS, FEATURES, LABELLED, REJECTED, topics
@@ -104,6 +104,12 @@ class Cluster:
         async with AIOKafkaProducer(**client_options(self.settings)) as producer:
             for topic in (DECISIONS.name, FEATURES.name, LABELLED.name):
                 await producer.send_and_wait(topic, message, b"key", 0)
+
+    async def letters(self) -> list[DeadLetter]:
+        """All dead letters."""
+        places = [TopicPartition(REJECTED.name, partition) for partition in range(_PARTITIONS)]
+        found = await read_records(client_options(self.settings), places)
+        return [decode_dead_letter(record.value) for records, _ in found.values() for record in records]
 
     async def send(self, numbers: Sequence[int]) -> None:
         """Send decision, vector and label of numbered payments."""
@@ -191,9 +197,7 @@ async def test_two_share_and_one_dies(tmp_path: Path, make_broker: Callable[...,
             told = await cluster.until(lambda told: sum(len(table["written"]) for table in told["tables"]) == 9, "two")
             assert all(table["error"] is None for table in told["tables"])
         cluster.check()
-        places = [TopicPartition(REJECTED.name, partition) for partition in range(_PARTITIONS)]
-        found = await read_records(client_options(cluster.settings), places)
-        letters = [decode_dead_letter(record.value) for records, _ in found.values() for record in records]
+        letters = await cluster.letters()
         assert {letter.source.topic for letter in letters} == {DECISIONS.name, FEATURES.name, LABELLED.name}
         assert {(letter.raw_base64, letter.kafka_key_base64) for letter in letters} == {(b"nonsense", b"key")}
 
@@ -230,7 +234,7 @@ async def test_storage_that_fails_for_a_while(tmp_path: Path, make_broker: Calla
 
 
 async def test_a_full_disk(tmp_path: Path, make_broker: Callable[..., LocalBroker]) -> None:
-    """It is called by its name, in the log and by the probe; with room again, all is written."""
+    """It is called by its name, in the log and by the probe; with room again, all is written, nothing told twice."""
     async with _started(tmp_path, make_broker()) as cluster:
         with cluster.archive() as process:
             await cluster.until(lambda told: told["ready"])
@@ -238,12 +242,15 @@ async def test_a_full_disk(tmp_path: Path, make_broker: Callable[..., LocalBroke
             await cluster.until_written()
             _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, most))
+            await cluster.reject(b"nonsense")
             await cluster.send(range(10, 900))
             told = await cluster.until(lambda told: all(table["error"] for table in told["tables"]))
             assert all("The disk is full" in table["error"] for table in told["tables"])
+            await asyncio.sleep(1.0)
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
             await cluster.until_written()
         cluster.check()
+        assert len(await cluster.letters()) == 3, "one for each message, however often its commit was tried"
 
 
 async def test_a_lake_that_was_lost_is_written_again(tmp_path: Path, make_broker: Callable[..., LocalBroker]) -> None:
