@@ -3,10 +3,11 @@
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from faust.types import TP
 
-from app.domain.byte_column import bytes_of
+from app.domain.byte_column import ByteColumn, bytes_of
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -50,6 +51,34 @@ class Batch:
     def __repr__(self) -> str:
         # The records stay out of it: a payment's fields must not reach a log.
         return f"<Batch {self.tp.topic}-{self.tp.partition} [{self.base}, {self.next_offset}) records={len(self)}>"
+
+    @classmethod
+    def joined(cls, batches: Sequence["Batch"]) -> "Batch":
+        """Return consecutive batches of one partition as one.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or they do not follow each other.
+        """
+        if not batches:
+            raise ValueError("batches: expected at least one, got none")
+        for batch, following in pairwise(batches):
+            if (following.tp, following.base) != (batch.tp, batch.next_offset):
+                raise ValueError(f"batches: expected one that follows on {batch!r}, got {following!r}")
+        first, last = batches[0], batches[-1]
+        if first is last:
+            return first
+        return cls(
+            first.tp,
+            first.base,
+            last.next_offset,
+            ByteColumn.joined([ByteColumn.of(batch.keys) for batch in batches]),
+            ByteColumn.joined([ByteColumn.of(batch.values) for batch in batches]),
+            [offset for batch in batches for offset in batch.offsets],
+            [time for batch in batches for time in batch.timestamps_ms],
+            last.generation,
+        )
 
     @property
     def nbytes(self) -> int:

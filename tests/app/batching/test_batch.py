@@ -2,7 +2,7 @@
 
 import pytest
 from faust.types import TP
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.batching import Batch
@@ -62,3 +62,23 @@ def test_trim_beyond_the_batch_is_an_error() -> None:
 def test_a_batch_never_prints_its_records() -> None:
     """What may end up in a log names the range and the number of records only."""
     assert repr(batch_at(5, [5, 6], 9)) == "<Batch source-3 [5, 9) records=2>"
+
+
+@settings(deadline=None)  # columns are compiled at first
+@given(batches(), st.integers(1, 6))
+def test_pieces_joined_are_the_batch(batch: Batch, max_records: int) -> None:
+    """However it was cut."""
+    joined = Batch.joined(list(batch.pieces(max_records, 10**9)))
+    assert (joined.tp, joined.base, joined.next_offset) == (batch.tp, batch.base, batch.next_offset)
+    for column in ("keys", "values", "offsets", "timestamps_ms"):
+        assert list(getattr(joined, column)) == list(getattr(batch, column))
+
+
+def test_what_does_not_follow_is_not_joined() -> None:
+    """A gap would be lost in what is one batch then; nor is nothing a batch."""
+    one = Batch(TP("topic", 0), 0, 2, [None] * 2, [b"a"] * 2, [0, 1], [1, 2], 1)
+    for other in (one, Batch(TP("topic", 1), 2, 3, [None], [b"a"], [2], [1], 1)):
+        with pytest.raises(ValueError, match="expected one that follows on <Batch topic-0"):
+            Batch.joined([one, other])
+    with pytest.raises(ValueError, match="expected at least one"):
+        Batch.joined([])
