@@ -7,7 +7,6 @@ for a compiler; its web view answers from the first second on, during recovery t
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import threading
@@ -34,7 +33,7 @@ from app.connection import check_connection
 from app.domain.field_checks import TimeLimits
 from app.domain.siphash import HashKey
 from app.domain.transaction import TransactionDecoder
-from app.faust_running import Runner, faust_options
+from app.faust_running import Runner, calm_collector, faust_options, prepared_loop
 from app.kafka_options import client_options
 from app.model_registry import registry_look
 from app.settings import Settings
@@ -75,7 +74,7 @@ class PixguardApp(BatchApp):
         started = time.monotonic()
         log.info("warming up", hint="half a minute the first time, then a second")
         await self._compile()
-        _calm_collector()
+        calm_collector()
         log.info("warm", seconds=round(time.monotonic() - started, 1))
         self.phase = "joining"
         await super().on_first_start()
@@ -227,22 +226,9 @@ def _warm_up(decoder: TransactionDecoder, pack: RulePack) -> None:
     warm_up(decoder, pack)
 
 
-def _calm_collector() -> None:
-    """Spare the garbage collector what lives as long as the worker; the rest is freed by reference counts.
-
-    With Python's thresholds it took 6 % of the time, walking over records that are on their way.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
-
-
 def run_worker(settings: Settings) -> None:
     """Run one worker until it is stopped; returns only by `SystemExit`."""
-    # Faust makes its own folder, but not its parents.
-    (settings.data_dir / "faust").mkdir(parents=True, exist_ok=True)
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
+    loop = prepared_loop(settings)
     node = build_node(settings)
     loop.run_until_complete(check_connection(settings))
     try:
