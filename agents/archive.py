@@ -218,8 +218,8 @@ class Archive(Service):
             if not events:
                 return
             assignment, started_s = self._assignment, self._clock.monotonic_s()
-            batches: list[Batch] = [event.value for event in events]
-            names = sorted({app_id(*batch.tp) for batch in batches})
+            batches = _joined(event.value for event in events)
+            names = sorted(app_id(*batch.tp) for batch in batches)
             held = await self._persist(writing, lambda: writing.table.positions(names))
             if held is None:
                 return
@@ -227,7 +227,10 @@ class Archive(Service):
             rows = await self._convert(
                 writing.kind, [_after(batch, held.get(app_id(*batch.tp), -1)) for batch in batches]
             )
-            spans = _spans(batches, writing.first_held)
+            spans = [
+                Span(*batch.tp, batch.base, batch.next_offset - 1, writing.first_held.get(batch.tp, 0))
+                for batch in batches
+            ]
             written = await self._persist(writing, lambda: writing.table.append(rows, spans))
             if written is not None and assignment == self._assignment:
                 self._finish(writing, events, written, started_s)
@@ -256,7 +259,7 @@ class Archive(Service):
 
     async def _convert(self, kind: LakeKind, batches: Sequence[Batch]) -> pa.Table:
         """Return the rows of batches; what cannot be read is acknowledged as dead letters by then."""
-        converted = [await asyncio.to_thread(_converted, kind, batch) for batch in _joined(batches)]
+        converted = [await asyncio.to_thread(_converted, kind, batch) for batch in batches]
         letters = [letter for _, faults in converted for letter in faults]
         if letters:
             await self._reject(kind, letters)
@@ -377,16 +380,6 @@ def _converted(
             source = Source(batch.tp.topic, batch.tp.partition, piece.offsets[position], piece.timestamps_ms[position])
             letters.append((fault, source, piece.keys[position], piece.values[position]))
     return tables, letters
-
-
-def _spans(batches: Sequence[Batch], first_held: dict[TP, int]) -> list[Span]:
-    """Return the stretch of each partition; batches of one follow each other without a gap."""
-    bases: dict[TP, int] = {}
-    ends: dict[TP, int] = {}
-    for batch in batches:
-        bases.setdefault(batch.tp, batch.base)
-        ends[batch.tp] = batch.next_offset
-    return [Span(tp.topic, tp.partition, base, ends[tp] - 1, first_held.get(tp, 0)) for tp, base in bases.items()]
 
 
 def archive_agents(app: BatchApp, archive: Archive) -> None:

@@ -17,13 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
 
-from app.topics import DECISIONS, FEATURES, LABELLED, Topic
+from app.topics import Topic
 from tables.lake_errors import LakeError, StorageErrors
-from tables.lake_schema import TIMESTAMP
+from tables.lake_schema import LAKE_TOPICS, TIMESTAMP
 from tables.lake_table import HOOKS, WRITER, app_id, table_uri
 
 __all__ = [
-    "LAKE_TOPICS",
     "MIN_VACUUM_HOURS",
     "Pin",
     "TableStatus",
@@ -37,9 +36,6 @@ __all__ = [
     "unpin",
     "vacuum",
 ]
-
-LAKE_TOPICS: dict[str, Topic] = {"decisions": DECISIONS, "features": FEATURES, "labels": LABELLED}
-"""The tables, and the topic that each is written from."""
 
 MIN_VACUUM_HOURS = 24
 """Files younger than this may belong to a commit or a query that is not over."""

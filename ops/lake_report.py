@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ops.lake import LAKE_TOPICS, compact, history, pin, rows_at, status, unpin, vacuum
+from ops.lake import compact, history, pin, rows_at, status, unpin, vacuum
+from tables.lake_schema import LAKE_TOPICS
 
 __all__ = ["show_compaction", "show_history", "show_pin", "show_rows", "show_status", "show_unpinned", "show_vacuum"]
 

@@ -22,8 +22,7 @@ from app.domain.labelled import Labelled, LabelledError, decode_labelled
 from app.domain.records import Records
 from app.domain.rejection import Reason, Rejection
 from app.domain.vectors import VECTOR_ROW_DTYPE, FeatureVectorError, Vectors, decode_vectors
-from app.topics import DECISIONS, FEATURES, LABELLED
-from tables.lake_schema import PLACE_FIELDS, StructColumn, struct_columns, timestamps
+from tables.lake_schema import LAKE_TOPICS, PLACE_FIELDS, StructColumn, struct_columns, timestamps
 
 __all__ = ["Converted", "LakeKind", "lake_kinds"]
 
@@ -82,8 +81,8 @@ def lake_kinds(catalogs: Mapping[str, Sequence[str]]) -> tuple[LakeKind, ...]:
         Names of the features, in order, by the fingerprint that messages carry: the catalog in force, and older ones
         where their names are known.
     """
-    decisions = _struct_kind("decisions", DECISIONS.name, Decision, decode_decision)
-    labels = _struct_kind("labels", LABELLED.name, Labelled, decode_labelled, omit=("vector",))
+    decisions = _struct_kind("decisions", Decision, decode_decision)
+    labels = _struct_kind("labels", Labelled, decode_labelled, omit=("vector",))
     return decisions, _features_kind(catalogs), labels
 
 
@@ -92,7 +91,6 @@ def lake_kinds(catalogs: Mapping[str, Sequence[str]]) -> tuple[LakeKind, ...]:
 
 def _struct_kind(
     name: str,
-    topic: str,
     struct: type[msgspec.Struct],
     decode: Callable[[bytes], Any],
     omit: Sequence[str] = (),
@@ -117,7 +115,7 @@ def _struct_kind(
             made = pa.concat_tables([schema.empty_table(), *whole])
         return Converted(made, sorted(rejected, key=lambda fault: fault[0]))
 
-    return LakeKind(name, topic, schema, convert)
+    return LakeKind(name, LAKE_TOPICS[name].name, schema, convert)
 
 
 def _decoded(
@@ -223,7 +221,7 @@ def _features_kind(catalogs: Mapping[str, Sequence[str]]) -> LakeKind:
             made = made.sort_by("topic_offset")
         return Converted(made, sorted(rejected, key=lambda fault: fault[0]))
 
-    return LakeKind("features", FEATURES.name, schema, convert)
+    return LakeKind("features", LAKE_TOPICS["features"].name, schema, convert)
 
 
 def _by_catalog(values: Sequence[bytes | None], rejected: list[Fault]) -> Iterable[tuple[NDArray[np.intp], Vectors]]:

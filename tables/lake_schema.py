@@ -20,7 +20,10 @@ import pyarrow as pa
 from msgspec import inspect
 from numpy.typing import NDArray
 
+from app.topics import DECISIONS, FEATURES, LABELLED, Topic
+
 __all__ = [
+    "LAKE_TOPICS",
     "PARTITION_COLUMN",
     "PLACE_FIELDS",
     "TIMESTAMP",
@@ -29,6 +32,9 @@ __all__ = [
     "struct_columns",
     "timestamps",
 ]
+
+LAKE_TOPICS: dict[str, Topic] = {"decisions": DECISIONS, "features": FEATURES, "labels": LABELLED}
+"""The tables, and the topic that each is written from."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
