@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,6 +140,10 @@ def _progress() -> Progress:
 
 async def _measure(plan: BenchPlan, folder: Path, broker_dir: Path, jars_dir: Path, progress: Progress) -> Figures:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if cores:
+        # Whoever first asks for a thread: it would have the cores of that moment for ever, see `on_cores`.
+        threads = ThreadPoolExecutor(initializer=os.sched_setaffinity, initargs=(0, cores))
+        asyncio.get_running_loop().set_default_executor(threads)
     worker_cores, broker_cores = ({cores[0]}, set(cores[1:])) if len(cores) > 1 else (None, None)
     steps = _Steps(progress, 8 + 2 * len(plan.rates) + 6 * bool(plan.model_payments))
     stand = Stand(

@@ -110,10 +110,8 @@ def measure_stock(
     """
     if not values:
         raise StockError("no messages: expected a backlog to work off")
-    # Of the process: this thread may have been made by one that kept off the worker's core, and have its cores only.
-    cores = os.sched_getaffinity(os.getpid()) if pin_core is not None else set()
-    if pin_core is not None and pin_core not in cores:
-        raise StockError(f"core {pin_core}: expected one of {sorted(cores)}")
+    if pin_core is not None and pin_core not in os.sched_getaffinity(0):
+        raise StockError(f"core {pin_core}: expected one of {sorted(os.sched_getaffinity(0))}")
     app_id = f"stock-faust-{uuid.uuid4().hex[:8]}"
     topics = StockTopics.of(app_id).declared(app_id, packed=packed)
     asyncio.run(_preload(bootstrap, topics, values, keys, partitions))
