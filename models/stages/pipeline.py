@@ -20,7 +20,7 @@ from app.domain.transaction import TransactionDecoder
 from app.topics import ENRICHED, MARKERS
 from models.ensemble import warm_up_models
 from models.rules.pack import RulePack
-from models.stages.marking import MarkingOutput, mark_parties
+from models.stages.marking import mark_parties
 from models.stages.outputs import Send
 from models.stages.payers import PayerOutput, PayerStage, decide
 from models.stages.receivers import ReceiverOutput, ReceiverStage, receive
@@ -143,7 +143,7 @@ class Pipeline:
         clock_ms = max((message.timestamp_ms for batch in batches.values() for message in batch), default=-1)
         return PipelineOutput(received, self._decide(received.sends, clock_ms))
 
-    def hear(self, feedback: Iterable[Message], hash_key: HashKey, limits: TimeLimits) -> MarkingOutput:
+    def hear(self, feedback: Iterable[Message], hash_key: HashKey, limits: TimeLimits) -> None:
         """Append messages to `pix-feedback` and carry the markers that follow into the profiles of both stages."""
         told = list(feedback)
         output = mark_parties(
@@ -159,7 +159,6 @@ class Pipeline:
                 messages = [Message(None, value, clock_ms) for value in send.values]
                 stretch = self._stretch("markers", send.partition, send.keys, send.values, messages)
                 self._decide(self.receivers[send.partition].apply_markers(stretch).sends, clock_ms)
-        return output
 
     def _decide(self, sends: Iterable[Send], clock_ms: int) -> list[PayerOutput]:
         """Carry frames through stage 2."""
