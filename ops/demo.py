@@ -153,6 +153,8 @@ def run_demo(settings: Settings, *, workers: int, rate: float, own_broker: bool,
             asyncio.run(_show_and_train(settings, parts, console))
         except KeyboardInterrupt:
             console.print("\nStopping …")
+            for part in parts:
+                part.ask_to_stop()
 
 
 async def _make_topics(settings: Settings) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["EndedError", "Supervised", "last_lines", "stop"]
+__all__ = ["EndedError", "Supervised", "last_lines", "stop", "wait_or_kill"]
 
 _STOP_TIMEOUT_S = 20.0
 _SPAN_S = 60.0
@@ -25,6 +25,11 @@ class EndedError(RuntimeError):
 def stop(process: subprocess.Popen[bytes], timeout_s: float = _STOP_TIMEOUT_S) -> None:
     """Ask a process to stop, and kill it when it does not; one that has ended is left alone."""
     process.send_signal(signal.SIGTERM)
+    wait_or_kill(process, timeout_s)
+
+
+def wait_or_kill(process: subprocess.Popen[bytes], timeout_s: float = _STOP_TIMEOUT_S) -> None:
+    """Wait until a process that was asked to stop has ended, and kill it when it does not."""
     try:
         process.wait(timeout_s)
     except subprocess.TimeoutExpired:
@@ -65,6 +70,7 @@ class Supervised:
         self._max_restarts = max_restarts
         self._restarts_s: deque[float] = deque()
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_asked = False
 
     def __enter__(self) -> Self:
         """Start the process."""
@@ -78,7 +84,14 @@ class Supervised:
     ) -> None:
         """Ask the process to stop, and kill it when it does not."""
         if self._process is not None:
-            stop(self._process)
+            self.ask_to_stop()
+            wait_or_kill(self._process)
+
+    def ask_to_stop(self) -> None:
+        """Ask the process to stop, once, without waiting: so several stop side by side."""
+        if self._process is not None and not self._is_asked:
+            self._is_asked = True
+            self._process.send_signal(signal.SIGTERM)
 
     def check(self) -> str | None:
         """Start the process again if it has ended; a line that says so, None while it runs.

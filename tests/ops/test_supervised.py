@@ -53,3 +53,26 @@ def test_it_ends_with_the_block(tmp_path: Path) -> None:
             time.sleep(0.02)
         assert part.check() is None
     assert log.read_text() == "up\nbye\n"
+
+
+def test_several_stop_side_by_side_and_are_asked_once(tmp_path: Path) -> None:
+    """Whoever is asked in advance has ended, or is about to, when its block does: no second signal cuts it short."""
+    program = (
+        "import signal, time; signal.signal(15, lambda *_: print('asked', flush=True)); print('up', flush=True);"
+        "signal.pause(); time.sleep(0.5)"
+    )
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    with (
+        Supervised("one", [sys.executable, "-c", program], {}, logs[0]) as one,
+        Supervised("two", [sys.executable, "-c", program], {}, logs[1]) as two,
+    ):
+        deadline_s = time.monotonic() + _DEADLINE_S
+        while [log.read_text() for log in logs] != ["up\n"] * 2:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+        for part in (one, two):
+            part.ask_to_stop()
+        while [log.read_text() for log in logs] != ["up\nasked\n"] * 2:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+    assert [log.read_text() for log in logs] == ["up\nasked\n"] * 2
