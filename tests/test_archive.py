@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import polars as pl
 from aiokafka import AIOKafkaProducer, TopicPartition
 from deltalake import DeltaTable
 
-from app.archive import kinds
 from app.domain.rejection import DeadLetter, decode_dead_letter
 from app.kafka_options import client_options
 from app.settings import Settings
 from app.topics import DECISIONS, FEATURES, LABELLED, REJECTED, topics
+from models.stages.receivers import FEATURES_VERSION
 from ops.broker import LocalBroker, free_port
-from ops.supervised import stop
 from ops.topic_admin import ensure_topics
+from tables.catalog import CATALOG
+from tables.lake_columns import lake_kinds
 from tables.lake_table import LakeTable, Span
 from tests.lake_traffic import decision_message, identifier, label_message, vector_message
-from tests.workers import read_records
+from tests.workers import ask, read_records, running
 
 _PARTITIONS = 4
 _DEADLINE_S = 60.0
 _VARIABLES = {
     "PIXGUARD_SESSION_TIMEOUT_S": "2",
     "PIXGUARD_FETCH_MAX_RECORDS": "150",
-    "PIXGUARD_PARTITIONS": str(_PARTITIONS),
     "PIXGUARD_ARCHIVE_SECONDS": "0.2",
 }
 
@@ -62,33 +59,12 @@ class Cluster:
     def archive(self, name: str = "one", **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run an archive until the end of the block."""
         port = self.ports.setdefault(name, free_port())
-        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
-        with (self.settings.data_dir / f"{name}.log").open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "archive", "--name", name, "--web-port", str(port)],
-                env={
-                    **os.environ,
-                    "PIXGUARD_BROKER": self.settings.broker,
-                    "PIXGUARD_DATA_DIR": str(self.settings.data_dir),
-                    **_VARIABLES,
-                    **variables,
-                },
-                stdout=output,
-                stderr=output,
-            )
-        try:
+        with running("archive", name, self.settings, port, _VARIABLES | variables) as process:
             yield process
-        finally:
-            stop(process)
 
     async def ask(self, name: str = "one", path: str = "/ready") -> Any:  # noqa: ANN401 - JSON
         """What an archive says of itself, None where it gives no answer."""
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
-            try:
-                answer = await client.get(f"http://127.0.0.1:{self.ports[name]}{path}")
-            except httpx.TransportError:
-                return None
-        return answer.json() if path == "/ready" else answer.text
+        return await ask(self.ports[name], path)
 
     async def until(self, is_so: Callable[[Any], bool], name: str = "one") -> Any:  # noqa: ANN401 - JSON
         """Wait until an archive says so of itself; what it said."""
@@ -264,8 +240,9 @@ async def test_a_lake_that_was_lost_is_written_again(tmp_path: Path, make_broker
             await cluster.until_written()
         cluster.check()
         # The lake of another life of the topics: it holds more of a partition than there is.
-        ahead = LakeTable(str(cluster.lake / "labels"), kinds()[2].schema)
-        ahead.append(kinds()[2].schema.empty_table(), [Span(LABELLED.name, 0, 500, 10_000)])
+        _, _, labels = lake_kinds({FEATURES_VERSION: CATALOG.names})
+        ahead = LakeTable(str(cluster.lake / "labels"), labels.schema)
+        ahead.append(labels.schema.empty_table(), [Span(LABELLED.name, 0, 500, 10_000)])
         with cluster.archive() as process:
             assert await asyncio.to_thread(process.wait, _DEADLINE_S) != 0
         assert "The topic was made anew" in (cluster.settings.data_dir / "one.log").read_text()

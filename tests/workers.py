@@ -22,26 +22,25 @@ from app.topics import DECISIONS, REJECTED, TRANSACTIONS
 from ops.supervised import stop
 from ops.traffic.generator import Simulated
 
-__all__ = ["Tail", "answers", "read_records", "running_worker", "send", "until_ready"]
+__all__ = ["Tail", "answers", "ask", "read_records", "running", "running_worker", "send", "until_ready"]
 
 _DEADLINE_S = 150.0
 
 
 @contextmanager
-def running_worker(name: str, settings: Settings, port: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker, which logs to NAME.log in the data folder, until the end of the block."""
+def running(
+    command: str, name: str, settings: Settings, port: int, variables: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a long-lived command, which logs to NAME.log in the data folder, until the end of the block."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with (settings.data_dir / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "worker", "--name", name, "--web-port", str(port)],
+            [sys.executable, "-m", "app.cli", command, "--name", name, "--web-port", str(port)],
             env={
                 **os.environ,
                 "PIXGUARD_BROKER": settings.broker,
                 "PIXGUARD_DATA_DIR": str(settings.data_dir),
                 "PIXGUARD_PARTITIONS": str(settings.partitions),
-                "PIXGUARD_CHECKPOINT_INTERVAL_S": "0.2",
-                # Most profiles leave memory and come back meanwhile; the replay keeps all of them.
-                "PIXGUARD_MAX_ACTIVE_KEYS": "100",
                 **variables,
             },
             stdout=log,
@@ -51,6 +50,25 @@ def running_worker(name: str, settings: Settings, port: int, **variables: str) -
         yield process
     finally:
         stop(process)
+
+
+@contextmanager
+def running_worker(name: str, settings: Settings, port: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker until the end of the block."""
+    # Most profiles leave memory and come back meanwhile; the replay keeps all of them.
+    often = {"PIXGUARD_CHECKPOINT_INTERVAL_S": "0.2", "PIXGUARD_MAX_ACTIVE_KEYS": "100"}
+    with running("worker", name, settings, port, often | variables) as process:
+        yield process
+
+
+async def ask(port: int, path: str = "/ready") -> Any:  # noqa: ANN401 - JSON
+    """What a process says of itself, None where it gives no answer."""
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        try:
+            answer = await client.get(f"http://127.0.0.1:{port}{path}")
+        except httpx.TransportError:
+            return None
+    return answer.json() if path == "/ready" else answer.text
 
 
 async def until_ready(port: int) -> None:
